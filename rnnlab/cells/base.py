@@ -1,0 +1,331 @@
+"""The cell: its parameters, the one time loop forward and the one time loop backward.
+
+Shape letters: T time, B batch, D input, H hidden, K gates, S state parts, E extras.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnlab.init import Initializer, initializer
+from rnnlab.ops import Array
+from rnnlab.validate import (
+    check_finite,
+    check_params,
+    describe,
+    float_array,
+    float_dtype,
+    generator,
+    label_array,
+    positive_int,
+)
+
+Arrays = Sequence[Array] | Array  # one (B, H) array for each gate, state part or extra
+
+
+@dataclass(frozen=True)
+class Tape:
+    """What the forward pass recorded: plain arrays, and all that the backward pass reads.
+
+    x        as given, (T, B, D) floats or (T, B) integers
+    states   (T+1, S, B, H); states[t] enters step t, states[T] is the final state
+    gates    (K, T, B, H), activated
+    extras   (E, T, B, H), other values that the backward pass needs
+    """
+
+    x: Array
+    states: Array
+    gates: Array
+    extras: Array
+    gate_names: tuple[str, ...]
+
+    @property
+    def h(self) -> Array:
+        """The outputs h_1 .. h_T, (T, B, H): the first state part after each step."""
+        h: Array = self.states[1:, 0]
+        return h
+
+    def gate(self, name: str) -> Array:
+        """One gate's activations, (T, B, H). Raises KeyError for a name the cell does not have."""
+        if name not in self.gate_names:
+            raise KeyError(f"name: expected one of {self.gate_names}, got {name!r}")
+        gate: Array = self.gates[self.gate_names.index(name)]
+        return gate
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What the backward pass returned: plain arrays.
+
+    params   dL/dparameter, named and shaped like `cell.params`
+    x        dL/dx (T, B, D); None for integer input, or where it was left out
+    states   (T+1, S, B, H), dL/dstate_t for every t, including what is read from h_t; [0] is the
+             initial state's. The parts of one state are coordinates: dL/dc_t holds h_t fixed.
+    """
+
+    params: dict[str, Array]
+    x: Array | None
+    states: Array
+
+
+class Cell:
+    """Base of all cells: h_t, ... = step(x_t W_x + b, h_{t-1}, ...), unrolled over time.
+
+    A cell names its gates, states and extras, and writes `step` and `step_backward`.
+
+    Parameters: `input_size` D, `hidden_size` H; `rng` a seed or a `np.random.Generator`; `dtype`
+    float64 or float32; `input_init` and `recurrent_init` one of "uniform", "glorot", "orthogonal",
+    "identity", or a function (shape, rng) -> array. Biases are U(-1/sqrt(H), 1/sqrt(H)).
+
+    `params` holds live arrays: W_x (K, D, H), W_h (K, H, H), b (K, 1, H), and what a cell adds of its
+    own. Each is an attribute too: `cell.W_h` is `cell.params["W_h"]`.
+
+    Raises TypeError and ValueError for sizes, seeds, dtypes and initializers that are none.
+    """
+
+    gate_names: ClassVar[tuple[str, ...]] = ()
+    state_names: ClassVar[tuple[str, ...]] = ("h",)
+    extra_names: ClassVar[tuple[str, ...]] = ()
+
+    W_x: Array
+    W_h: Array
+    b: Array
+    _W_h_transposed: Array | None = None  # (K*H, H), set on the working copy of one backward pass
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        rng: int | np.random.Generator | None = None,
+        dtype: npt.DTypeLike = np.float64,
+        input_init: str | Initializer = "uniform",
+        recurrent_init: str | Initializer = "uniform",
+    ) -> None:
+        K = len(self.gate_names)
+        D = self.input_size = positive_int("input_size", input_size)
+        H = self.hidden_size = positive_int("hidden_size", hidden_size)
+        self.rng = generator(rng)
+        self._dtype = float_dtype(dtype)
+        self.params: dict[str, Array] = {}
+        self.add_param("W_x", initializer("input_init", input_init), (K, D, H))
+        self.add_param("W_h", initializer("recurrent_init", recurrent_init), (K, H, H))
+        self.add_param("b", "uniform", (K, 1, H))
+
+    def add_param(self, name: str, init: str | Initializer, shape: tuple[int, ...]) -> None:
+        """Draw a parameter of this cell's own, from the cell's generator, in the cell's dtype."""
+        self.params[name] = initializer("init", init)(shape, self.rng).astype(self._dtype)
+
+    def set_bias(self, gate: str, value: float | Array | None, argument: str) -> None:
+        """Set one gate's bias to a number or to (H,) numbers; None leaves it as drawn."""
+        if value is None:
+            return
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{argument}: expected a number or (H,) floats, got {describe(value)}")
+        if array.shape not in ((), (self.hidden_size,)):
+            raise ValueError(f"{argument}: expected a number or shape (H={self.hidden_size},), got {array.shape}")
+        check_finite(argument, array)
+        self.params["b"][self.gate_names.index(gate)] = array
+
+    def __getattr__(self, name: str) -> Array:
+        params = self.__dict__.get("params", {})
+        if name in params:
+            array: Array = params[name]
+            return array
+        raise AttributeError(f"{type(self).__name__} has no attribute or parameter {name!r}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, dtype={self.dtype})"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The parameters' common dtype, in which everything is computed."""
+        return np.result_type(*self.params.values())
+
+    def with_params(self, params: Mapping[str, Array]) -> Self:
+        """A copy of this cell with copies of these parameters (all of them, complex included).
+
+        Raises ValueError where a name is missing or unknown or a shape differs, TypeError for a
+        parameter that is not of floats.
+        """
+        check_params(params, self.params)
+        twin = copy.copy(self)
+        twin.params = {name: np.array(params[name]) for name in self.params}
+        return twin
+
+    def astype(self, dtype: npt.DTypeLike) -> Self:
+        """A copy of this cell computing in `dtype`: float32, float64, or complex for derivative checks."""
+        return self.with_params({name: p.astype(float_dtype(dtype)) for name, p in self.params.items()})
+
+    # ---- what a cell writes -------------------------------------------------------------------
+
+    def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
+        """One step: (gates, next_state, extras) from a = x_t W_x + b (K, B, H) and prev (S, B, H)."""
+        raise NotImplementedError(f"{type(self).__name__} has no step")
+
+    def step_backward(self, d_next: Array, prev: Array, gates: Array, extras: Array) -> tuple[Arrays, Arrays, Arrays]:
+        """Its derivatives: (d_a, d_prev, d_extras) from d_next = dL/dnext_state (S, B, H).
+
+        d_extras holds what `recurrent_grads` needs besides d_a, and is () for most cells.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no step_backward")
+
+    def recurrent_grads(self, tape: Tape, d_a: Array, d_extras: Array) -> dict[str, Array]:
+        """Gradients of the parameters inside `step`: dL/dW_h[k] = sum_t h_{t-1}^T d_a[k]_t.
+
+        d_a is (K, T, B, H), d_extras stacks what `step_backward` returned. A cell with parameters of
+        its own, or with another recurrent product, extends or replaces this.
+        """
+        return {"W_h": outer_products(tape.states[:-1, 0], d_a)}
+
+    def memory_gradient(self, tape: Tape, grads: Gradients) -> Array:
+        """dL/dm_t through every path, for t = 0 .. T, shape (T+1, B, H), m the last state part.
+
+        Where m_t reaches h_t within the same step (an LSTM's c_t does), this is the textbook's delta
+        and larger than the coordinate `grads.states[t, -1]`, which holds h_t fixed.
+        """
+        return grads.states[:, -1]
+
+    def back(self, d_a: Arrays) -> Array:
+        """sum_k d_a[k] W_h[k]^T, (B, H): what the K gates send back to h_{t-1}."""
+        transposed = self._W_h_transposed
+        if transposed is None:
+            transposed = stacked_transpose(self.W_h)
+        return np.concatenate(tuple(d_a), axis=1) @ transposed
+
+    # ---- the two time loops -------------------------------------------------------------------
+
+    def forward(self, x: Array, state: Array | None = None) -> Tape:
+        """Unroll over time and record everything.
+
+        x is (T, B, D) floats, or (T, B) integers 0 .. D-1 that mean one-hot rows; state (S, B, H), or
+        None for zeros. Raises TypeError or ValueError for input that does not fit or is not finite,
+        FloatingPointError where a state overflows or turns NaN, naming the step.
+        """
+        x = self._check_input(x)
+        (T, B), S, E, H = x.shape[:2], len(self.state_names), len(self.extra_names), self.hidden_size
+        states = np.empty((T + 1, S, B, H), self.dtype)
+        states[0] = 0 if state is None else self._check_array("state", state, ("S", S), ("B", B), ("H", H))
+        extras = np.empty((E, T, B, H), self.dtype)
+        gates = a = self._project(x)  # each step's gates take the place of its input, which is used up
+        states_, a_ = read_only(states), read_only(a)
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
+            for t in range(T):
+                gates_t, next_state, extras_t = self.step(a_[:, t], states_[t])
+                write(states[t + 1], next_state)
+                write(extras[:, t], extras_t)
+                write(gates[:, t], gates_t)
+        if not np.isfinite(states[T]).all():
+            self._report_non_finite("state", states)
+        return Tape(x, states, gates, extras, self.gate_names)
+
+    def backward(
+        self, tape: Tape, d_h: Array, d_state: Array | None = None, *, input_gradient: bool = True
+    ) -> Gradients:
+        """Backpropagation through time (Werbos 1990), over the recorded tape.
+
+        d_h is (T, B, H), dL/dh_t as read at each step's output; d_state (S, B, H) is what reaches the
+        final state from outside this call, besides d_h. Raises like `forward`.
+        """
+        (T, B), S, K, H = tape.x.shape[:2], len(self.state_names), len(self.gate_names), self.hidden_size
+        if tape.states.shape != (T + 1, S, B, H) or tape.gates.shape != (K, T, B, H):
+            raise ValueError(
+                f"tape: expected states {(T + 1, S, B, H)} and gates {(K, T, B, H)} of this cell's forward pass, "
+                f"got {tape.states.shape} and {tape.gates.shape}"
+            )
+        d_h = self._check_array("d_h", d_h, ("T", T), ("B", B), ("H", H))
+        d_states = np.empty((T + 1, S, B, H), self.dtype)
+        d_states[T] = 0 if d_state is None else self._check_array("d_state", d_state, ("S", S), ("B", B), ("H", H))
+        d_a = np.empty((K, T, B, H), self.dtype)
+        d_extras: list[Array] = []
+        states_, gates_, extras_, d_states_ = map(read_only, (tape.states, tape.gates, tape.extras, d_states))
+        cell = copy.copy(self)
+        cell._W_h_transposed = stacked_transpose(self.W_h)  # contiguous, made once for T products
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
+            for t in reversed(range(T)):
+                d_states[t + 1, 0] += d_h[t]
+                d_a_t, d_prev, d_extras_t = cell.step_backward(
+                    d_states_[t + 1], states_[t], gates_[:, t], extras_[:, t]
+                )
+                write(d_a[:, t], d_a_t)
+                write(d_states[t], d_prev)
+                if len(d_extras_t):
+                    d_extras = d_extras or [np.empty((T, B, H), self.dtype) for _ in d_extras_t]
+                    write([d[t] for d in d_extras], d_extras_t)
+            if not np.isfinite(d_states[0]).all():
+                self._report_non_finite("dL/dstate", d_states)
+            params = {"W_x": self._input_weight_grads(tape.x, d_a), "b": column_sums(d_a)[:, None]}
+            params |= self.recurrent_grads(tape, d_a, np.array(d_extras))
+            d_x = None
+            if input_gradient and tape.x.ndim == 3:
+                d_x = sum(d @ W.T for d, W in zip(d_a, self.W_x, strict=True))
+        return Gradients({name: params[name] for name in self.params}, d_x, d_states)
+
+    # ---- beneath the loops --------------------------------------------------------------------
+
+    def _check_input(self, x: Array) -> Array:
+        if np.ndim(x) == 2:
+            return label_array("x", x, (("T", None), ("B", None)), self.input_size)
+        return self._check_array("x", x, ("T", None), ("B", None), ("D", self.input_size))
+
+    def _check_array(self, name: str, value: object, *axes: tuple[str, int | None]) -> Array:
+        return float_array(name, value, axes, self.dtype)
+
+    def _project(self, x: Array) -> Array:
+        """a[k] = x W_x[k] + b[k] for all T at once, (K, T, B, H); integers pick rows of W_x + b."""
+        if x.ndim == 2:
+            return np.take(self.W_x + self.b, x, axis=1)
+        T, B, D = x.shape
+        a = x.reshape(T * B, D) @ self.W_x
+        a += self.b
+        return a.reshape(len(a), T, B, -1)
+
+    def _input_weight_grads(self, x: Array, d_a: Array) -> Array:
+        """dL/dW_x[k] = sum_t x_t^T d_a[k]_t, one product; integers select the rows that they picked."""
+        if x.ndim == 2:
+            x = np.eye(self.input_size, dtype=self.dtype)[x]
+        return outer_products(x, d_a)
+
+    def _report_non_finite(self, what: str, states: Array) -> None:
+        for name, p in self.params.items():
+            check_finite(f"params[{name!r}]", p)
+        times = ~np.isfinite(states).all(axis=(2, 3))
+        t, part = (int(i) for i in np.argwhere(times)[0 if what == "state" else -1])
+        raise FloatingPointError(f"{type(self).__name__}: {what} {self.state_names[part]!r} is not finite at t = {t}")
+
+
+def write(slots: Any, values: Arrays) -> None:
+    """Copy one step's (B, H) arrays into their places on the tape."""
+    for slot, value in zip(slots, values, strict=True):
+        slot[...] = value
+
+
+def read_only(array: Array) -> Array:
+    """A view that cannot be written to: a step that changes its arguments fails at that line."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def stacked_transpose(W_h: Array) -> Array:
+    """The K transposes W_h[k]^T below one another, contiguous: (K*H, H)."""
+    return W_h.mT.reshape(-1, W_h.shape[1])
+
+
+def outer_products(left: Array, d: Array) -> Array:
+    """sum over time and batch of left^T d[k]: (T, B, N) and (K, T, B, H) give (K, N, H) in one product."""
+    rows = left.shape[0] * left.shape[1]
+    return left.reshape(rows, -1).T @ d.reshape(len(d), rows, -1)
+
+
+def column_sums(d: Array) -> Array:
+    """Sum over time and batch, (K, T, B, H) to (K, H); as a product with ones, which adds fastest."""
+    rows = d.reshape(len(d), -1, d.shape[-1])
+    return np.ones(rows.shape[1], d.dtype) @ rows

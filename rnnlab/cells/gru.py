@@ -1,0 +1,102 @@
+"""Gated recurrent units (Cho et al. 2014): one state, and a gate that copies it.
+
+Papers and libraries disagree on what z means. Here, as in PyTorch, z = 1 keeps the old state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rnnlab.cells.base import Arrays, Cell, Tape, column_sums, outer_products
+from rnnlab.ops import Array, sigmoid
+
+
+class _GRU(Cell):
+    """What the two GRUs share: names and initial values."""
+
+    gate_names = ("reset", "update", "candidate")
+    state_names = ("h",)
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, update_bias: float | Array | None = None, **arguments: Any
+    ) -> None:
+        super().__init__(input_size, hidden_size, **arguments)
+        self.set_bias("update", update_bias, "update_bias")
+
+
+class GRUCell(_GRU):
+    """Reset gate after the product, as in PyTorch and cuDNN; it has one bias more, b_hn (1, H):
+
+        r, z = sigmoid(x W_x[r] + h W_h[r] + b[r]),  sigmoid(x W_x[z] + h W_h[z] + b[z])
+        n    = tanh(x W_x[n] + b[n] + r (h W_h[n] + b_hn))
+        h_t  = (1 - z) n + z h_{t-1}
+
+    `update_bias` sets the update gate's bias to a number or (H,) numbers: `init.chrono(T, H)` for
+    long memories (Tallec & Ollivier 2018). Other arguments as in `Cell`.
+    """
+
+    extra_names = ("candidate_h",)  # q = h W_h[n] + b_hn
+    b_hn: Array
+
+    def __init__(self, input_size: int, hidden_size: int, **arguments: Any) -> None:
+        super().__init__(input_size, hidden_size, **arguments)
+        self.add_param("b_hn", "uniform", (1, self.hidden_size))
+
+    def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
+        (h,) = prev
+        h_r, h_z, h_n = h @ self.W_h
+        r = sigmoid(a[0] + h_r)
+        z = sigmoid(a[1] + h_z)
+        q = h_n + self.b_hn
+        n = np.tanh(a[2] + r * q)
+        return (r, z, n), ((1 - z) * n + z * h,), (q,)
+
+    def step_backward(self, d_next: Array, prev: Array, gates: Array, extras: Array) -> tuple[Arrays, Arrays, Arrays]:
+        (d_h,), (h,), (r, z, n), (q,) = d_next, prev, gates, extras
+        d_n = d_h * (1 - z) * (1 - n**2)
+        d_z = d_h * (h - n) * z * (1 - z)
+        d_r = d_n * q * r * (1 - r)
+        d_q = d_n * r
+        return (d_r, d_z, d_n), (d_h * z + self.back((d_r, d_z, d_q)),), (d_q,)
+
+    def recurrent_grads(self, tape: Tape, d_a: Array, d_extras: Array) -> dict[str, Array]:
+        d_h_side = np.concatenate((d_a[:2], d_extras))  # d_r, d_z, d_q: what stands on h W_h
+        return {"W_h": outer_products(tape.states[:-1, 0], d_h_side), "b_hn": column_sums(d_extras)}
+
+
+class GRUResetBeforeCell(_GRU):
+    """Reset gate before the product, as Cho et al. 2014 wrote it:
+
+        r, z = sigmoid(x W_x[r] + h W_h[r] + b[r]),  sigmoid(x W_x[z] + h W_h[z] + b[z])
+        n    = tanh(x W_x[n] + b[n] + (r h) W_h[n])
+        h_t  = (1 - z) n + z h_{t-1}
+
+    Arguments as in `GRUCell`.
+    """
+
+    extra_names = ("reset_h",)  # s = r h
+
+    def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
+        (h,) = prev
+        h_r, h_z = h @ self.W_h[:2]
+        r = sigmoid(a[0] + h_r)
+        z = sigmoid(a[1] + h_z)
+        s = r * h
+        n = np.tanh(a[2] + s @ self.W_h[2])
+        return (r, z, n), ((1 - z) * n + z * h,), (s,)
+
+    def step_backward(self, d_next: Array, prev: Array, gates: Array, extras: Array) -> tuple[Arrays, Arrays, Arrays]:
+        (d_h,), (h,), (r, z, n), _ = d_next, prev, gates, extras
+        W_r, W_z, W_n = self.W_h
+        d_n = d_h * (1 - z) * (1 - n**2)
+        d_z = d_h * (h - n) * z * (1 - z)
+        d_s = d_n @ W_n.T
+        d_r = d_s * h * r * (1 - r)
+        return (d_r, d_z, d_n), (d_h * z + d_s * r + d_r @ W_r.T + d_z @ W_z.T,), ()
+
+    def recurrent_grads(self, tape: Tape, d_a: Array, d_extras: Array) -> dict[str, Array]:
+        of_h = outer_products(tape.states[:-1, 0], d_a[:2])
+        of_s = outer_products(tape.extras[0], d_a[2:])
+        return {"W_h": np.concatenate((of_h, of_s))}

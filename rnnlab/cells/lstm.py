@@ -1,0 +1,67 @@
+"""Long short-term memory (Hochreiter & Schmidhuber 1997), with the forget gate of Gers et al. 2000."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rnnlab.cells.base import Arrays, Cell, Gradients, Tape
+from rnnlab.ops import Array, sigmoid
+
+
+class LSTMCell(Cell):
+    """Two states, three gates and a candidate; a gate k sees a_k = x_t W_x[k] + h_{t-1} W_h[k] + b[k]:
+
+        i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)        g = tanh(a_g)
+        c_t = f c_{t-1} + i g                                     h_t = o tanh(c_t)
+
+    `forget_bias` and `input_bias` set those gates' biases to a number or (H,) numbers: 1 is the usual
+    forget bias (Jozefowicz et al. 2015); `b = init.chrono(T, H)`, `forget_bias=b, input_bias=-b` makes
+    memories that last (Tallec & Ollivier 2018). Other arguments as in `Cell`.
+    """
+
+    gate_names = ("input", "forget", "candidate", "output")
+    state_names = ("h", "c")
+    extra_names = ("tanh_c",)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        forget_bias: float | Array | None = None,
+        input_bias: float | Array | None = None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(input_size, hidden_size, **arguments)
+        self.set_bias("forget", forget_bias, "forget_bias")
+        self.set_bias("input", input_bias, "input_bias")
+
+    def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
+        h, c = prev
+        i, f, g, o = a + h @ self.W_h
+        i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
+        c = f * c + i * g
+        u = np.tanh(c)
+        return (i, f, g, o), (o * u, c), (u,)
+
+    def step_backward(self, d_next: Array, prev: Array, gates: Array, extras: Array) -> tuple[Arrays, Arrays, Arrays]:
+        (d_h, d_c), (h, c), (i, f, g, o), (u,) = d_next, prev, gates, extras
+        d_c = d_c + d_h * o * (1 - u**2)  # c_t reaches the loss through c_{t+1} and through h_t
+        d_i = d_c * g * i * (1 - i)
+        d_f = d_c * c * f * (1 - f)
+        d_g = d_c * i * (1 - g**2)
+        d_o = d_h * u * o * (1 - o)
+        d_a = (d_i, d_f, d_g, d_o)
+        return d_a, (self.back(d_a), d_c * f), ()
+
+    def memory_gradient(self, tape: Tape, grads: Gradients) -> Array:
+        """The textbook's delta c_t = dL/dc_t + dL/dh_t o_t (1 - tanh(c_t)^2), (T+1, B, H) (Greff et al. 2017).
+
+        It counts the path through h_t, which the coordinate dL/dc_t holds fixed; the initial state
+        has no output, so at t = 0 the two are the same.
+        """
+        d_h, d_c = grads.states[:, 0], grads.states[:, 1].copy()
+        d_c[1:] += d_h[1:] * tape.gate("output") * (1 - tape.extras[0] ** 2)
+        return d_c

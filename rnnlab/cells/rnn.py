@@ -1,0 +1,37 @@
+"""The plain recurrent network (Elman 1990): one state, no gates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rnnlab.cells.base import Arrays, Cell
+from rnnlab.ops import Array, relu
+from rnnlab.validate import one_of
+
+
+class RNNCell(Cell):
+    """h_t = tanh(x_t W_x + h_{t-1} W_h + b)                                       (Elman 1990)
+
+    `activation="relu"` puts max(., 0) in tanh's place; with `recurrent_init="identity"` that is
+    the IRNN (Le, Jaitly & Hinton 2015). Other arguments as in `Cell`. ValueError for another activation.
+    """
+
+    gate_names = ("candidate",)
+    state_names = ("h",)
+
+    def __init__(self, input_size: int, hidden_size: int, *, activation: str = "tanh", **arguments: Any) -> None:
+        self.activation = one_of("activation", activation, ("tanh", "relu"))
+        super().__init__(input_size, hidden_size, **arguments)
+
+    def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
+        (h,) = prev
+        (a,) = a + h @ self.W_h
+        h = np.tanh(a) if self.activation == "tanh" else relu(a)
+        return (h,), (h,), ()
+
+    def step_backward(self, d_next: Array, prev: Array, gates: Array, extras: Array) -> tuple[Arrays, Arrays, Arrays]:
+        (d_h,), (h,) = d_next, gates
+        d_a = d_h * (1 - h**2) if self.activation == "tanh" else d_h * (h > 0)
+        return (d_a,), (self.back((d_a,)),), ()

@@ -1,0 +1,79 @@
+"""Losses: (prediction, target, mask) -> (loss, dL/dprediction), means over what the mask keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rnnlab.ops import Array, log_softmax
+from rnnlab.validate import check_shape, describe, float_array, label_array
+
+
+def mask_array(mask: object, shape: tuple[int, ...]) -> Array:
+    """The mask as booleans of this shape, everything where it is None.
+
+    Raises TypeError for entries that are not booleans (or zeros and ones), ValueError for another
+    shape or a mask that keeps nothing.
+    """
+    if mask is None:
+        return np.ones(shape, bool)
+    array = np.asarray(mask)
+    if array.dtype != bool and not (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all()):
+        raise TypeError(f"mask: expected booleans (or zeros and ones), got {describe(mask)}")
+    check_shape("mask", array, [("TB"[n] if len(shape) == 2 else f"axis {n}", m) for n, m in enumerate(shape)])
+    if not array.any():
+        raise ValueError(
+            f"mask: expected at least one entry that is kept, got a mask of shape {array.shape} that keeps none"
+        )
+    return array.astype(bool)
+
+
+def softmax_cross_entropy(prediction: Array, target: Array, mask: Array | None = None) -> tuple[Any, Array]:
+    """mean over kept (t, b) of -log softmax(prediction)[target], in nats (divide by ln 2 for bits).
+
+    prediction (T, B, O) floats, target (T, B) integers 0 .. O-1, mask (T, B) or None for all.
+    Returns the loss and its derivative (softmax - one_hot(target)) / number kept. Raises TypeError or
+    ValueError for what does not fit; labels count only where the mask keeps them.
+    """
+    prediction = _prediction(prediction)
+    *lead, classes = prediction.shape
+    keep = mask_array(mask, tuple(lead))
+    target = np.asarray(target)
+    if target.dtype.kind in "iu" and target.shape == keep.shape:
+        target = np.where(keep, target, 0)
+    target = label_array("target", target, _axes(keep.shape), classes)
+    log_p = log_softmax(prediction)
+    picked = np.take_along_axis(log_p, target[..., None].astype(np.intp), axis=-1)[..., 0]
+    count = keep.sum()
+    d = np.exp(log_p)
+    np.put_along_axis(d, target[..., None].astype(np.intp), np.exp(picked)[..., None] - 1, axis=-1)
+    d *= (keep / d.real.dtype.type(count))[..., None].astype(d.real.dtype)
+    return -picked[keep].sum() / count, d
+
+
+def mean_squared_error(prediction: Array, target: Array, mask: Array | None = None) -> tuple[Any, Array]:
+    """mean over kept (t, b) and all outputs of (prediction - target)^2.
+
+    prediction and target (T, B, O) floats, mask (T, B) or None for all. Returns the loss and its
+    derivative 2 (prediction - target) / (number kept * O). Raises TypeError or ValueError for what
+    does not fit.
+    """
+    prediction = _prediction(prediction)
+    keep = mask_array(mask, prediction.shape[:-1])
+    target = float_array("target", target, _axes(prediction.shape), prediction.dtype)
+    error = np.where(keep[..., None], prediction - target, 0)
+    count = keep.sum() * prediction.shape[-1]
+    return (error**2).sum() / count, error * prediction.real.dtype.type(2 / count)
+
+
+def _axes(shape: tuple[int, ...]) -> list[tuple[str, int | None]]:
+    letters = "TBO" if len(shape) in (2, 3) else [f"axis {n}" for n in range(len(shape))]
+    return [(letters[n], m) for n, m in enumerate(shape)]
+
+
+def _prediction(prediction: Array) -> Array:
+    array = np.asarray(prediction)
+    if array.ndim < 2:
+        raise ValueError(f"prediction: expected shape (T, B, O) or (..., O), got {array.shape}")
+    return float_array("prediction", array, _axes(array.shape), array.dtype)

@@ -1,0 +1,153 @@
+"""A sequence model: one cell or a stack of cells, a readout and a loss."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnlab.cells.base import Cell, Gradients, Tape
+from rnnlab.losses import mask_array
+from rnnlab.ops import Array
+from rnnlab.readout import Dense
+from rnnlab.validate import check_params, describe, float_dtype
+
+Loss = Callable[[Array, Array, Array | None], tuple[Any, Array]]
+State = Sequence[Array | None]  # one (S, B, H) array for each layer
+PREDICT_CHUNK = 64  # steps that `predict` records at a time
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Input x, (T, B, D) floats or (T, B) integers; target y, (T, B) integers or (T, B, O) floats;
+    mask (T, B), the steps that the loss reads, None for all."""
+
+    x: Array
+    y: Array
+    mask: Array | None = None
+
+
+@dataclass(frozen=True)
+class LossAndGrads:
+    """What one pass over a batch gives.
+
+    loss        the mean loss
+    grads       dL/dparameter, named and shaped like `model.params`
+    tapes       what each layer recorded, the first layer first
+    cell_grads  each layer's `Gradients`
+    state       each layer's final state (S, B, H), to carry on with
+    """
+
+    loss: Any
+    grads: dict[str, Array]
+    tapes: tuple[Tape, ...]
+    cell_grads: tuple[Gradients, ...]
+    state: tuple[Array, ...]
+
+
+class SequenceModel:
+    """cells -> readout -> loss: layer l + 1 reads the outputs h of layer l, the readout the last one's.
+
+    `cells` is a `Cell` or a sequence of them, `readout` a `Dense`, `loss` a function such as
+    `softmax_cross_entropy`. Raises TypeError or ValueError where sizes or dtypes do not join.
+    """
+
+    def __init__(self, cells: Cell | Sequence[Cell], readout: Dense, loss: Loss) -> None:
+        self.cells = (cells,) if isinstance(cells, Cell) else tuple(cells)
+        self.readout, self.loss = readout, loss
+        if not self.cells or not all(isinstance(cell, Cell) for cell in self.cells):
+            raise TypeError(f"cells: expected a Cell or a sequence of them, got {describe(cells)}")
+        if not callable(loss):
+            raise TypeError(f"loss: expected a function (prediction, target, mask), got {describe(loss)}")
+        layers: tuple[Cell | Dense, ...] = (*self.cells, readout)
+        for below, above in zip(self.cells, layers[1:], strict=True):
+            if above.input_size != below.hidden_size:
+                raise ValueError(f"cells: expected {above} to read {below.hidden_size} inputs from {below}")
+            if above.dtype != below.dtype:
+                raise ValueError(f"cells: expected one dtype throughout, got {below.dtype} and {above.dtype}")
+
+    def __repr__(self) -> str:
+        return f"SequenceModel({', '.join(map(repr, (*self.cells, self.readout)))})"
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """All live parameters by name: "cells.0.W_x", ..., "readout.b"."""
+        layers = {f"cells.{n}": cell.params for n, cell in enumerate(self.cells)} | {"readout": self.readout.params}
+        return {f"{layer}.{name}": p for layer, params in layers.items() for name, p in params.items()}
+
+    def with_params(self, params: Mapping[str, Array]) -> Self:
+        """A copy with copies of these parameters (all of them); raises as `Cell.with_params`."""
+        check_params(params, self.params)
+        twin = copy.copy(self)
+        twin.cells = tuple(
+            cell.with_params({name: params[f"cells.{n}.{name}"] for name in cell.params})
+            for n, cell in enumerate(self.cells)
+        )
+        twin.readout = self.readout.with_params({name: params[f"readout.{name}"] for name in self.readout.params})
+        return twin
+
+    def astype(self, dtype: npt.DTypeLike) -> Self:
+        """A copy computing in `dtype`."""
+        return self.with_params({name: p.astype(float_dtype(dtype)) for name, p in self.params.items()})
+
+    def predict(self, x: Array, state: State | None = None) -> tuple[Array, tuple[Array, ...]]:
+        """(outputs (T, B, O), final state): the readout at every step, and where to go on from.
+
+        Only a few steps are recorded at a time, so memory grows with T by the outputs alone.
+        Raises as `Cell.forward`.
+        """
+        x = np.asarray(x)
+        outputs = []
+        for start in range(0, max(len(x) if x.ndim else 0, 1), PREDICT_CHUNK):
+            tapes = self._forward(x[start : start + PREDICT_CHUNK] if x.ndim else x, state)
+            state = final_state(tapes)
+            outputs.append(self.readout.forward(tapes[-1].h))
+        return np.concatenate(outputs), tuple(s for s in state or () if s is not None)
+
+    def loss_and_grads(self, batch: Batch, state: State | None = None, *, input_gradient: bool = False) -> LossAndGrads:
+        """Forward, loss, backpropagation through time; nothing is updated.
+
+        `state` holds one (S, B, H) array or None for each layer; the gradient stops there (truncated
+        BPTT). The readout and the loss see the steps that the mask keeps at least once. With
+        `input_gradient`, `cell_grads[0].x` is dL/dx. Raises as `Cell.forward` and the loss do.
+        """
+        tapes = self._forward(batch.x, state)
+        h = tapes[-1].h
+        mask = mask_array(batch.mask, h.shape[:2])
+        y = np.asarray(batch.y)
+        if y.shape[:2] != h.shape[:2]:
+            raise ValueError(
+                f"y: expected shape {h.shape[:2]} or {(*h.shape[:2], self.readout.output_size)}, got {y.shape}"
+            )
+        kept = np.flatnonzero(mask.any(axis=1))
+        loss, d_y = self.loss(self.readout.forward(h[kept]), y[kept], mask[kept])
+        readout_grads, d_h_kept = self.readout.backward(h[kept], d_y)
+        d_h = np.zeros_like(h)
+        d_h[kept] = d_h_kept
+        cell_grads: list[Gradients] = []
+        for n, (cell, tape) in reversed(list(enumerate(zip(self.cells, tapes, strict=True)))):
+            grads = cell.backward(tape, d_h, input_gradient=n > 0 or input_gradient)
+            cell_grads.insert(0, grads)
+            if grads.x is not None:
+                d_h = grads.x
+        named = {f"cells.{n}.{name}": g for n, grads in enumerate(cell_grads) for name, g in grads.params.items()}
+        named |= {f"readout.{name}": g for name, g in readout_grads.items()}
+        return LossAndGrads(loss, named, tapes, tuple(cell_grads), final_state(tapes))
+
+    def _forward(self, x: Array, state: State | None) -> tuple[Tape, ...]:
+        states = (None,) * len(self.cells) if state is None else tuple(state)
+        if len(states) != len(self.cells):
+            raise ValueError(f"state: expected one array for each of {len(self.cells)} layers, got {len(states)}")
+        tapes: list[Tape] = []
+        for cell, initial in zip(self.cells, states, strict=True):
+            tapes.append(cell.forward(tapes[-1].h if tapes else x, initial))
+        return tuple(tapes)
+
+
+def final_state(tapes: Sequence[Tape]) -> tuple[Array, ...]:
+    """Each layer's state after the last step, as a copy that outlives the tape."""
+    return tuple(tape.states[-1].copy() for tape in tapes)

@@ -1,0 +1,123 @@
+"""Bad input stops at the door: every message names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from rnnlab.ops import Array
+
+Axis = tuple[str, int | None]  # the letter of an axis and its length, None for any
+
+
+def describe(value: object) -> str:
+    """What came, in a few words: type, shape and dtype."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    return f"{type(value).__name__} {value!r:.60}"
+
+
+def check_shape(name: str, array: Array, axes: Iterable[Axis]) -> None:
+    """Raise ValueError unless `array` has these axes, none of them empty."""
+    axes = tuple(axes)
+    fits = array.ndim == len(axes) and all(n in (None, m) for (_, n), m in zip(axes, array.shape, strict=True))
+    if not fits:
+        wanted = ", ".join(letter if n is None else f"{letter}={n}" for letter, n in axes)
+        raise ValueError(f"{name}: expected shape ({wanted}), got {array.shape}")
+    if 0 in array.shape:
+        letters = "".join(letter for letter, _ in axes)
+        raise ValueError(f"{name}: expected at least one entry on each axis of {letters}, got shape {array.shape}")
+
+
+def check_finite(name: str, array: Array) -> None:
+    """Raise ValueError naming the first entry that is NaN or infinite."""
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"{name}: expected finite numbers, got {array[index]} at index {index}")
+
+
+def float_array(name: str, value: object, axes: Iterable[Axis], dtype: np.dtype[Any]) -> Array:
+    """`value` as a finite float array of `dtype` with these axes.
+
+    Raises TypeError for anything that is not an array of floats (complex only where `dtype` is
+    complex), ValueError for a wrong shape, an empty axis, NaN or infinity.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in ("fc" if dtype.kind == "c" else "f"):
+        raise TypeError(f"{name}: expected floats ({dtype}), got {describe(value)}")
+    check_shape(name, array, axes)
+    check_finite(name, array)
+    return array.astype(dtype, copy=False)
+
+
+def label_array(name: str, value: object, axes: Iterable[Axis], classes: int) -> Array:
+    """`value` as an integer array of labels 0 .. classes - 1; TypeError or ValueError if it is none."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers from 0 to {classes - 1}, got {describe(value)}")
+    check_shape(name, array, axes)
+    outside = (array < 0) | (array >= classes)
+    if outside.any():
+        index = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise ValueError(f"{name}: expected integers from 0 to {classes - 1}, got {array[index]} at index {index}")
+    return array
+
+
+def positive_int(name: str, value: object, least: int = 1) -> int:
+    """`value` as an int of at least `least`; TypeError or ValueError if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {describe(value)}")
+    if value < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value}")
+    return int(value)
+
+
+def positive_float(name: str, value: object, *, zero: bool = False) -> float:
+    """`value` as a finite float above zero (or zero, where allowed); TypeError or ValueError if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name}: expected a number, got {describe(value)}")
+    if not np.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{name}: expected a finite number {'of at least' if zero else 'above'} 0, got {value}")
+    return float(value)
+
+
+def float_dtype(value: Any) -> np.dtype[Any]:
+    """float32 or float64 (or their complex pairs, which derivative checks use); ValueError otherwise."""
+    try:
+        dtype: np.dtype[Any] = np.dtype(value)
+    except TypeError as error:
+        raise TypeError(f"dtype: expected float32 or float64, got {value!r}") from error
+    if dtype not in (np.float32, np.float64, np.complex64, np.complex128):
+        raise ValueError(f"dtype: expected float32 or float64 (or complex64, complex128), got {dtype}")
+    return dtype
+
+
+def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
+    """`value` if it is one of the allowed names; ValueError that lists them if not."""
+    names = sorted(allowed)
+    if not isinstance(value, str) or value not in names:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, names))}, got {value!r}")
+    return value
+
+
+def generator(rng: int | np.random.Generator | None) -> np.random.Generator:
+    """A generator from a seed or a generator. None means fresh entropy: another network each time."""
+    if rng is None or isinstance(rng, np.random.Generator):
+        return np.random.default_rng(rng)
+    if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
+        return np.random.default_rng(rng)
+    raise TypeError(f"rng: expected a seed (an integer of at least 0) or a np.random.Generator, got {describe(rng)}")
+
+
+def check_params(params: Mapping[str, Array], like: Mapping[str, Array]) -> None:
+    """Raise unless `params` has the names and shapes of `like`, in floats (or complex numbers)."""
+    if set(params) != set(like):
+        raise ValueError(f"params: expected the names {sorted(like)}, got {sorted(params)}")
+    for name, value in params.items():
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fc":
+            raise TypeError(f"params[{name!r}]: expected an array of floats, got {describe(value)}")
+        if value.shape != like[name].shape:
+            raise ValueError(f"params[{name!r}]: expected shape {like[name].shape}, got {value.shape}")
