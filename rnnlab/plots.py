@@ -33,6 +33,14 @@ CELL_COLOURS = {
     "gru": GREEN,
 }
 OTHER_COLOURS = (BLACK, ORANGE, YELLOW)
+GATE_MEANINGS = {
+    "input": "1 writes the candidate",
+    "forget": "1 keeps the memory",
+    "output": "1 shows the memory",
+    "reset": "1 reads the old state",
+    "update": "1 keeps the old state",
+    "candidate": "what would be written",
+}
 LINE_STYLES = ("-", "--", ":", "-.")
 
 Curve = History | Sequence[float] | Array
@@ -124,7 +132,7 @@ def gate_heatmap(
     """One gate's activations for one sequence of the batch: units down, time steps across.
 
     Sigmoid gates run from 0 (dark) to 1 (bright); a candidate from -1 to 1 around white (wider where a
-    ReLU exceeds 1). `sort` orders the units by their mean, the most open at the top. `events` names
+    ReLU exceeds 1). `sort` orders the units by their mean, the largest at the top. `events` names
     time steps, {t: text}, above the picture. Column t is the step that reads `tape.x[t]`. Raises
     KeyError for a gate that the cell does not have, IndexError for a sequence or an event outside
     the tape.
@@ -141,16 +149,17 @@ def gate_heatmap(
         units = units[np.argsort(-units.mean(axis=1), kind="stable")]
     if gate == "candidate":
         limit = max(1.0, float(np.abs(units).max()))
-        scale, limits, meaning = "RdBu_r", (-limit, limit), "candidate: what would be written"
+        scale, limits, title = "RdBu_r", (-limit, limit), gate
     else:
-        scale, limits, meaning = "viridis", (0.0, 1.0), f"{gate} gate: 0 closed, 1 open"
+        scale, limits, title = "viridis", (0.0, 1.0), f"{gate} gate"
+    title += f": {GATE_MEANINGS[gate]}" if gate in GATE_MEANINGS else ""
     ax = axes(ax)
     image = ax.imshow(
         units, cmap=scale, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest", rasterized=True
     )
-    ax.figure.colorbar(image, ax=ax, label=meaning, pad=0.02)
+    ax.figure.colorbar(image, ax=ax, label=title, pad=0.02)
     ax.grid(False)
-    ax.set(xlabel="time step t", ylabel="unit, most open first" if sort else "unit")
+    ax.set(xlabel="time step t", ylabel="unit, largest mean first" if sort else "unit")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(8, integer=True))
     if events:
