@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -90,7 +91,8 @@ def progress_bar(batches: Iterator[Batch], total: int, label: str | None) -> Ite
     """The same batches behind a tqdm bar; without a label, the batches alone."""
     if label is None:
         return batches
-    from tqdm.auto import tqdm  # not a run-time dependency
+    from tqdm import tqdm  # not a run-time dependency
 
-    bar: Iterable[Batch] = tqdm(batches, total=total, desc=label)
+    # plain text on the standard output: a saved page shows it, which a widget or a warning's red box does not do well
+    bar: Iterable[Batch] = tqdm(batches, total=total, desc=label, file=sys.stdout)
     return bar
