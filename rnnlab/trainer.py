@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import islice
 
 from rnnlab.model import Batch, LossAndGrads, SequenceModel
@@ -93,6 +94,26 @@ def progress_bar(batches: Iterator[Batch], total: int, label: str | None) -> Ite
         return batches
     from tqdm import tqdm  # not a run-time dependency
 
-    # plain text on the standard output: a saved page shows it, which a widget or a warning's red box does not do well
-    bar: Iterable[Batch] = tqdm(batches, total=total, desc=label, file=sys.stdout)
+    ipython = sys.modules.get("IPython")
+    in_notebook = ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+    bar: Iterable[Batch] = tqdm(batches, total=total, desc=label, file=OutputLine() if in_notebook else None)
     return bar
+
+
+class OutputLine:
+    """A file of one line, the last one written to it: a notebook's progress bar as plain text.
+
+    A saved page keeps the finished bar; of tqdm's widget it would keep nothing, of a stream every state.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.output = import_module("IPython.display").display({"text/plain": ""}, raw=True, display_id=True)
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self.output.update({"text/plain": text.strip()}, raw=True)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
