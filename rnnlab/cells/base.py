@@ -211,20 +211,21 @@ class Cell:
         """
         x = self._check_input(x)
         (T, B), S, E, H = x.shape[:2], len(self.state_names), len(self.extra_names), self.hidden_size
-        states = np.empty((T + 1, S, B, H), self.dtype)
-        states[0] = 0 if state is None else self._check_array("state", state, ("S", S), ("B", B), ("H", H))
-        extras = np.empty((E, T, B, H), self.dtype)
+        states, extras = np.empty((S, T + 1, B, H), self.dtype), np.empty((E, T, B, H), self.dtype)
+        states[:, 0] = 0 if state is None else self._check_array("state", state, ("S", S), ("B", B), ("H", H))
         gates = a = self._project(x)  # each step's gates take the place of its input, which is used up
-        states_, a_ = read_only(states), read_only(a)
+        prev, a = read_only(states.swapaxes(0, 1)), read_only(a)
+        cell = self._unrolled()
         with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
             for t in range(T):
-                gates_t, next_state, extras_t = self.step(a_[:, t], states_[t])
-                write(states[t + 1], next_state)
-                write(extras[:, t], extras_t)
-                write(gates[:, t], gates_t)
-        if not np.isfinite(states[T]).all():
-            self._report_non_finite("state", states)
-        return Tape(x, states, gates, extras, self.gate_names)
+                gates_t, next_state, extras_t = cell.step(a[:, t], prev[t])
+                write(states, t + 1, next_state)
+                write(extras, t, extras_t)
+                write(gates, t, gates_t)
+        tape = Tape(x, states.swapaxes(0, 1), gates, extras, self.gate_names)
+        if not np.isfinite(tape.states[T]).all():
+            self._report_non_finite("state", tape.states)
+        return tape
 
     def backward(
         self, tape: Tape, d_h: Array, d_state: Array | None = None, *, input_gradient: bool = True
@@ -241,34 +242,37 @@ class Cell:
                 f"got {tape.states.shape} and {tape.gates.shape}"
             )
         d_h = self._check_array("d_h", d_h, ("T", T), ("B", B), ("H", H))
-        d_states = np.empty((T + 1, S, B, H), self.dtype)
-        d_states[T] = 0 if d_state is None else self._check_array("d_state", d_state, ("S", S), ("B", B), ("H", H))
-        d_a = np.empty((K, T, B, H), self.dtype)
-        d_extras: list[Array] = []
-        states_, gates_, extras_, d_states_ = map(read_only, (tape.states, tape.gates, tape.extras, d_states))
-        cell = copy.copy(self)
+        d_states, d_a = np.empty((S, T + 1, B, H), self.dtype), np.empty((K, T, B, H), self.dtype)
+        d_states[:, T] = 0 if d_state is None else self._check_array("d_state", d_state, ("S", S), ("B", B), ("H", H))
+        d_extras = np.empty((0, T, B, H), self.dtype)
+        d_next, prev, gates, extras = map(read_only, (d_states.swapaxes(0, 1), tape.states, tape.gates, tape.extras))
+        cell = self._unrolled()
         cell._W_h_transposed = stacked_transpose(self.W_h)  # contiguous, made once for T products
         with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
             for t in reversed(range(T)):
-                d_states[t + 1, 0] += d_h[t]
-                d_a_t, d_prev, d_extras_t = cell.step_backward(
-                    d_states_[t + 1], states_[t], gates_[:, t], extras_[:, t]
-                )
-                write(d_a[:, t], d_a_t)
-                write(d_states[t], d_prev)
-                if len(d_extras_t):
-                    d_extras = d_extras or [np.empty((T, B, H), self.dtype) for _ in d_extras_t]
-                    write([d[t] for d in d_extras], d_extras_t)
-            if not np.isfinite(d_states[0]).all():
-                self._report_non_finite("dL/dstate", d_states)
+                d_states[0, t + 1] += d_h[t]
+                d_a_t, d_prev, d_extras_t = cell.step_backward(d_next[t + 1], prev[t], gates[:, t], extras[:, t])
+                if len(d_extras) < len(d_extras_t):
+                    d_extras = np.empty((len(d_extras_t), T, B, H), self.dtype)
+                write(d_a, t, d_a_t)
+                write(d_states, t, d_prev)
+                write(d_extras, t, d_extras_t)
+            if not np.isfinite(d_next[0]).all():
+                self._report_non_finite("dL/dstate", d_next)
             params = {"W_x": self._input_weight_grads(tape.x, d_a), "b": column_sums(d_a)[:, None]}
-            params |= self.recurrent_grads(tape, d_a, np.array(d_extras))
+            params |= self.recurrent_grads(tape, d_a, d_extras)
             d_x = None
             if input_gradient and tape.x.ndim == 3:
                 d_x = sum(d @ W.T for d, W in zip(d_a, self.W_x, strict=True))
-        return Gradients({name: params[name] for name in self.params}, d_x, d_states)
+        return Gradients({name: params[name] for name in self.params}, d_x, d_states.swapaxes(0, 1))
 
     # ---- beneath the loops --------------------------------------------------------------------
+
+    def _unrolled(self) -> Self:
+        """A working copy for one pass, its parameters plain attributes, which are found faster."""
+        cell = copy.copy(self)
+        vars(cell).update(self.params)
+        return cell
 
     def _check_input(self, x: Array) -> Array:
         if np.ndim(x) == 2:
@@ -288,10 +292,13 @@ class Cell:
         return a.reshape(len(a), T, B, -1)
 
     def _input_weight_grads(self, x: Array, d_a: Array) -> Array:
-        """dL/dW_x[k] = sum_t x_t^T d_a[k]_t, one product; integers select the rows that they picked."""
-        if x.ndim == 2:
-            x = np.eye(self.input_size, dtype=self.dtype)[x]
-        return outer_products(x, d_a)
+        """dL/dW_x[k] = sum_t x_t^T d_a[k]_t; each integer's row is the sum over the places where it stood."""
+        if x.ndim == 3:
+            return outer_products(x, d_a)
+        grads = np.zeros_like(self.W_x)
+        for symbol in np.unique(x):
+            grads[:, symbol] = d_a[:, x == symbol].sum(axis=1)
+        return grads
 
     def _report_non_finite(self, what: str, states: Array) -> None:
         for name, p in self.params.items():
@@ -301,10 +308,10 @@ class Cell:
         raise FloatingPointError(f"{type(self).__name__}: {what} {self.state_names[part]!r} is not finite at t = {t}")
 
 
-def write(slots: Any, values: Arrays) -> None:
-    """Copy one step's (B, H) arrays into their places on the tape."""
+def write(slots: Array, t: int, values: Arrays) -> None:
+    """Copy step t's (B, H) arrays into their places on the tape."""
     for slot, value in zip(slots, values, strict=True):
-        slot[...] = value
+        slot[t] = value
 
 
 def read_only(array: Array) -> Array:

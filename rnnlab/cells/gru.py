@@ -62,8 +62,9 @@ class GRUCell(_GRU):
         return (d_r, d_z, d_n), (d_h * z + self.back((d_r, d_z, d_q)),), (d_q,)
 
     def recurrent_grads(self, tape: Tape, d_a: Array, d_extras: Array) -> dict[str, Array]:
-        d_h_side = np.concatenate((d_a[:2], d_extras))  # d_r, d_z, d_q: what stands on h W_h
-        return {"W_h": outer_products(tape.states[:-1, 0], d_h_side), "b_hn": column_sums(d_extras)}
+        h = tape.states[:-1, 0]
+        W_h = np.concatenate((outer_products(h, d_a[:2]), outer_products(h, d_extras)))  # r, z; and n through q
+        return {"W_h": W_h, "b_hn": column_sums(d_extras)}
 
 
 class GRUResetBeforeCell(_GRU):

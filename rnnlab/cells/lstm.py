@@ -40,8 +40,8 @@ class LSTMCell(Cell):
 
     def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
         h, c = prev
-        i, f, g, o = a + h @ self.W_h
-        i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
+        a = a + h @ self.W_h
+        (i, f), g, o = sigmoid(a[:2]), np.tanh(a[2]), sigmoid(a[3])
         c = f * c + i * g
         u = np.tanh(c)
         return (i, f, g, o), (o * u, c), (u,)
