@@ -8,7 +8,7 @@
 from importlib import import_module
 from types import ModuleType
 
-from rnnlab import init, ops, tasks
+from rnnlab import init, lab, ops, tasks
 from rnnlab.cells import Cell, FourGateLSTMCell, Gradients, GRUCell, GRUResetBeforeCell, LSTMCell, RNNCell, Tape
 from rnnlab.gradcheck import GradientMismatch, GradientReport, check_gradients
 from rnnlab.gradnorm import GradientNormLogger
@@ -41,6 +41,7 @@ __all__ = [
     "check_gradients",
     "clip_by_global_norm",
     "init",
+    "lab",
     "linear_decay",
     "mean_squared_error",
     "ops",

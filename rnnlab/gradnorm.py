@@ -1,19 +1,30 @@
-"""The gradient-norm logger: how much gradient reaches each time step."""
+"""The gradient-norm logger: how much gradient reaches each time step, and each parameter."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from rnnlab.cells.base import Cell, Gradients, Tape
+from rnnlab.files import write_atomically
 from rnnlab.ops import Array
-from rnnlab.validate import positive_int
+from rnnlab.validate import check_shape, positive_float, positive_int
 
 if TYPE_CHECKING:
     from rnnlab.trainer import Trainer
+
+
+def norm(a: Array, axis: tuple[int, ...]) -> Array:
+    """The Euclidean norm over `axis`, also where the squares of the entries leave the floats."""
+    size = np.abs(a)
+    largest = size.max(axis=axis, keepdims=True)
+    scaled = size / np.where(largest > 0, largest, 1)
+    return np.asarray(largest.squeeze(axis) * np.sqrt((scaled * scaled).sum(axis=axis)))
 
 
 def state_norms(cell: Cell, tape: Tape, grads: Gradients) -> dict[str, Array]:
@@ -24,26 +35,97 @@ def state_norms(cell: Cell, tape: Tape, grads: Gradients) -> dict[str, Array]:
     """
     gradients = dict(zip(cell.state_names, grads.states.swapaxes(0, 1), strict=True))
     gradients[cell.state_names[-1]] = cell.memory_gradient(tape, grads)
-    return {name: np.linalg.norm(g, axis=(1, 2)) for name, g in gradients.items()}
+    return {name: norm(g, (1, 2)) for name, g in gradients.items()}
+
+
+def block_norms(params: Mapping[str, Array], gate_names: Sequence[str]) -> dict[str, float]:
+    """||block|| of every parameter's gradient, gate by gate: {"W_h[forget]": ..., "b_hn": ...}."""
+    norms: dict[str, float] = {}
+    for name, p in params.items():
+        if p.ndim == 3 and len(p) == len(gate_names):
+            of_gates = norm(p, (1, 2)).tolist()
+            norms |= {f"{name}[{gate}]": value for gate, value in zip(gate_names, of_gates, strict=True)}
+        else:
+            norms[name] = float(norm(p, tuple(range(p.ndim))))
+    return norms
+
+
+def log10_ratio(norms: Array) -> float:
+    """log10 of ||dL/dm_1|| / ||dL/dm_T||, from norms (T+1,): below 0 what vanishes, above 0 what explodes.
+
+    A memory that the loss does not read at T counts from the last t where its gradient is not 0. A
+    gradient that is 0 at t = 1 gives -inf.
+    """
+    check_shape("norms", norms, (("T+1", None),))
+    norms = norms[1:]
+    if not len(norms) or norms[0] == 0:
+        return -np.inf
+    return float(np.log10(norms[0]) - np.log10(norms[norms > 0][-1]))
+
+
+def log10_rate(norms: Array) -> float:
+    """The same per time step: the slope of log10 ||dL/dm_t|| going back in time, fitted to t = 1 .. T.
+
+    -0.3 halves the gradient with each step back. Zeros, which have no logarithm, are left out; NaN
+    where fewer than two norms remain.
+    """
+    check_shape("norms", norms, (("T+1", None),))
+    t = np.flatnonzero(norms[1:] > 0)
+    if len(t) < 2:
+        return np.nan
+    centred = t - t.mean()
+    return float(-(centred @ np.log10(norms[1:][t])) / (centred @ centred))
 
 
 @dataclass(frozen=True)
 class NormRecord:
-    """The norms of one training step: `norms[layer][state name]` is (T+1,)."""
+    """The norms of one training step: `norms[layer][state name]` is (T+1,), `params[layer]["W_h[forget]"]` a number."""
 
     step: int
     norms: tuple[dict[str, Array], ...]
+    params: tuple[dict[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A layer's gradient vanished or exploded between its last and its first time step."""
+
+    step: int
+    layer: int
+    kind: str
+    log10_ratio: float
+
+    def __str__(self) -> str:
+        return (
+            f"training step {self.step}, layer {self.layer}: {self.kind} gradient, "
+            f"norm at the first time step / at the last = 10^{self.log10_ratio:.1f}"
+        )
 
 
 class GradientNormLogger:
-    """Records `state_norms` of every layer at every `every`-th training step.
+    """Records `state_norms` and `block_norms` of every layer at every `every`-th training step.
 
     A callback of `Trainer`, or used alone through `record`. `records` holds one `NormRecord` for each
     recorded step; sequences may differ in length from one to the next.
+
+    `alarms` lists the records in which the norm at the first time step is below `vanishing` times the
+    last one's in every state part, or above `exploding` times it in one of them (None: no such alarm);
+    `on_alarm`, say `print`, is called with each as it comes. A loss at every step feeds the gradient on its
+    way back, so the ratio, and the alarm, speak of sequences whose loss is read at the end.
     """
 
-    def __init__(self, every: int = 1) -> None:
+    def __init__(
+        self,
+        every: int = 1,
+        *,
+        vanishing: float | None = 1e-6,
+        exploding: float | None = 1e3,
+        on_alarm: Callable[[Alarm], object] | None = None,
+    ) -> None:
         self.every = positive_int("every", every)
+        self.vanishing = None if vanishing is None else positive_float("vanishing", vanishing)
+        self.exploding = None if exploding is None else positive_float("exploding", exploding)
+        self.on_alarm = on_alarm
         self.records: list[NormRecord] = []
 
     def __call__(self, trainer: Trainer) -> None:
@@ -54,9 +136,16 @@ class GradientNormLogger:
         self, step: int, cells: Sequence[Cell], tapes: Sequence[Tape], cell_grads: Sequence[Gradients]
     ) -> NormRecord:
         """Append and return the record of one pass, given each layer's cell, tape and gradients."""
-        layers = zip(cells, tapes, cell_grads, strict=True)
-        record = NormRecord(step, tuple(state_norms(cell, tape, grads) for cell, tape, grads in layers))
+        layers = list(zip(cells, tapes, cell_grads, strict=True))
+        record = NormRecord(
+            step,
+            tuple(state_norms(cell, tape, grads) for cell, tape, grads in layers),
+            tuple(block_norms(grads.params, cell.gate_names) for cell, _, grads in layers),
+        )
         self.records.append(record)
+        if self.on_alarm is not None:
+            for alarm in self._alarms_of(record):
+                self.on_alarm(alarm)
         return record
 
     @property
@@ -70,3 +159,90 @@ class GradientNormLogger:
         Raises KeyError for a state and IndexError for a layer that was not recorded.
         """
         return [record.norms[layer][state] for record in self.records]
+
+    def ratios(self, state: str = "h", layer: int = -1) -> Array:
+        """`log10_ratio` of each recorded step, (n,); raises as `norms`."""
+        return np.array([log10_ratio(norms) for norms in self.norms(state, layer)])
+
+    def rates(self, state: str = "h", layer: int = -1) -> Array:
+        """`log10_rate` of each recorded step, (n,); raises as `norms`."""
+        return np.array([log10_rate(norms) for norms in self.norms(state, layer)])
+
+    def param_norms(self, block: str, layer: int = -1) -> Array:
+        """||dL/dblock|| of each recorded step, (n,), for a block such as "W_h[forget]"; raises as `norms`."""
+        return np.array([record.params[layer][block] for record in self.records])
+
+    def layer_norms(self, layer: int = -1) -> Array:
+        """||dL/dparameters|| of each recorded step, (n,), all of a layer's parameters as one vector."""
+        return np.array([np.linalg.norm(list(record.params[layer].values())) for record in self.records])
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """All alarms of the records so far, by the thresholds as they are now."""
+        return [alarm for record in self.records for alarm in self._alarms_of(record)]
+
+    def _alarms_of(self, record: NormRecord) -> list[Alarm]:
+        alarms = []
+        for layer, norms in enumerate(record.norms):
+            ratio = max(log10_ratio(n) for n in norms.values())
+            if self.vanishing is not None and ratio < np.log10(self.vanishing):
+                alarms.append(Alarm(record.step, layer, "vanishing", ratio))
+            if self.exploding is not None and ratio > np.log10(self.exploding):
+                alarms.append(Alarm(record.step, layer, "exploding", ratio))
+        return alarms
+
+    # ---- on disk ------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write everything but `on_alarm` to an .npz file, which is replaced as a whole or not at all."""
+        settings = [self.every, self.vanishing or np.nan, self.exploding or np.nan]
+        arrays: dict[str, Any] = {"settings": np.array(settings), "steps": np.array(self.steps, np.int64)}
+        for layer, name in _keys([record.norms for record in self.records]):
+            rows = [r.norms[layer].get(name) if layer < len(r.norms) else None for r in self.records]
+            arrays[f"lengths/{layer}/{name}"] = np.array([0 if row is None else len(row) for row in rows])
+            arrays[f"states/{layer}/{name}"] = np.concatenate([row for row in rows if row is not None])
+        for layer, name in _keys([record.params for record in self.records]):
+            values = [r.params[layer].get(name, np.nan) if layer < len(r.params) else np.nan for r in self.records]
+            arrays[f"params/{layer}/{name}"] = np.array(values)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | Path, *, on_alarm: Callable[[Alarm], object] | None = None) -> Self:
+        """A logger with what `save` wrote; it goes on recording where that one stopped.
+
+        Raises FileNotFoundError, or ValueError for a file that `save` did not write.
+        """
+        with np.load(path) as file:
+            arrays = dict(file)
+        if not {"settings", "steps"} <= set(arrays):
+            raise ValueError(f"path: expected a file that GradientNormLogger.save wrote, got {str(path)!r}")
+        every, *thresholds = arrays.pop("settings").tolist()
+        vanishing, exploding = (None if np.isnan(t) else t for t in thresholds)
+        logger = cls(int(every), vanishing=vanishing, exploding=exploding, on_alarm=on_alarm)
+        steps = arrays.pop("steps").tolist()
+        norms: list[dict[int, dict[str, Array]]] = [{} for _ in steps]
+        params: list[dict[int, dict[str, float]]] = [{} for _ in steps]
+        for key, values in arrays.items():
+            kind, layer, name = key.split("/", 2)
+            if kind == "states":
+                lengths = arrays[f"lengths/{layer}/{name}"]
+                for n, row in enumerate(np.split(values, lengths.cumsum()[:-1])):
+                    if lengths[n]:
+                        norms[n].setdefault(int(layer), {})[name] = row
+            elif kind == "params":
+                for n, value in enumerate(values.tolist()):
+                    if not np.isnan(value):
+                        params[n].setdefault(int(layer), {})[name] = value
+        logger.records = [
+            NormRecord(step, tuple(n.values()), tuple(p.values()))
+            for step, n, p in zip(steps, norms, params, strict=True)
+        ]
+        return logger
+
+
+def _keys(rows: Sequence[Sequence[Mapping[str, object]]]) -> list[tuple[int, str]]:
+    """Every (layer, name) that occurs, in the order of its first occurrence, layer by layer."""
+    found = dict.fromkeys((n, name) for row in rows for n, layer in enumerate(row) for name in layer)
+    return sorted(found, key=lambda key: key[0])

@@ -1,0 +1,47 @@
+"""The gradient laboratory: where a gradient goes, and why.
+
+Everything here reads a tape and calls the cell's own `step_backward`, so it holds for any `Cell`.
+Logarithms are natural.
+"""
+
+from rnnlab.lab.gates import GateStatistics, gate_statistics
+from rnnlab.lab.jacobian import (
+    JacobianDecay,
+    JacobianProduct,
+    jacobian_decay,
+    jacobian_product,
+    jacobian_products,
+    jacobians,
+)
+from rnnlab.lab.paths import MemoryPaths, memory_paths
+from rnnlab.lab.reach import ShadedText, connectivity, input_gradient_norms
+from rnnlab.lab.terms import (
+    DistanceTerms,
+    Truncation,
+    distance_gradients,
+    distance_terms,
+    output_gradients,
+    truncation,
+)
+
+__all__ = [
+    "DistanceTerms",
+    "GateStatistics",
+    "JacobianDecay",
+    "JacobianProduct",
+    "MemoryPaths",
+    "ShadedText",
+    "Truncation",
+    "connectivity",
+    "distance_gradients",
+    "distance_terms",
+    "gate_statistics",
+    "input_gradient_norms",
+    "jacobian_decay",
+    "jacobian_product",
+    "jacobian_products",
+    "jacobians",
+    "memory_paths",
+    "output_gradients",
+    "truncation",
+]

@@ -1,0 +1,74 @@
+"""What the gates do most of the time: saturation, and how long each memory lasts (Karpathy et al. 2015, sec. 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rnnlab.cells.base import Cell, Tape
+from rnnlab.lab.steps import memory_gate
+from rnnlab.ops import Array
+from rnnlab.validate import positive_float
+
+
+@dataclass(frozen=True)
+class GateStatistics:
+    """How open the G gates were, over all time steps and sequences.
+
+    left, right, mean   (G, H): the share of time below `low` (shut), above `high` (open), and the mean
+    half_life           (H,) steps in which a memory falls to a half when its gate stays at its mean f:
+                        ln(1/2) / ln(f); 0 for f = 0, infinite for f = 1
+    """
+
+    gate_names: tuple[str, ...]
+    left: Array
+    right: Array
+    mean: Array
+    half_life: Array
+    low: float
+    high: float
+
+    @property
+    def order(self) -> Array:
+        """The units by half-life, the longest memory first, (H,)."""
+        return np.argsort(-self.half_life, kind="stable")
+
+    def __str__(self) -> str:
+        width = max(map(len, self.gate_names))
+        lines = [f"{'gate':{width}}  mean  below {self.low:g}  above {self.high:g}  (share of time, all units)"]
+        for name, mean, left, right in zip(self.gate_names, self.mean, self.left, self.right, strict=True):
+            lines.append(f"{name:{width}}  {mean.mean():4.2f}  {left.mean():9.2f}  {right.mean():9.2f}")
+        shortest, median, longest = np.sort(self.half_life)[[0, len(self.half_life) // 2, -1]]
+        lines.append(f"half-life in steps: shortest {shortest:.3g}, median {median:.3g}, longest {longest:.3g}")
+        return "\n".join(lines)
+
+
+def gate_statistics(
+    cell: Cell, tapes: Tape | Sequence[Tape], *, keeps: str | None = None, low: float = 0.1, high: float = 0.9
+) -> GateStatistics:
+    """Statistics of a cell's sigmoid gates: all that `gate_names` lists but "candidate".
+
+    `tapes` is one tape or several; `keeps` names the gate that keeps the memory where it is neither
+    "forget" nor "update". Raises ValueError for a cell without such a gate, for a gate that leaves
+    [0, 1], and unless 0 < low < high.
+    """
+    if not positive_float("low", low) < positive_float("high", high):
+        raise ValueError(f"low, high: expected low < high, got {low} and {high}")
+    keeper = memory_gate(cell, keeps)
+    recorded = [tapes] if isinstance(tapes, Tape) else list(tapes)
+    if not recorded:
+        raise ValueError("tapes: expected at least one tape, got none")
+    K, H = len(cell.gate_names), cell.hidden_size
+    gates = np.concatenate([tape.gates.reshape(K, -1, H) for tape in recorded], axis=1)
+    chosen = [k for k, name in enumerate(cell.gate_names) if name != "candidate"]
+    for k in {*chosen, keeper}:
+        least, most = gates[k].min(), gates[k].max()
+        if least < 0 or most > 1:
+            raise ValueError(f"tapes: expected gate {cell.gate_names[k]!r} within [0, 1], got {least:g} to {most:g}")
+    with np.errstate(divide="ignore"):
+        half_life = np.log(0.5) / np.log(gates[keeper].mean(axis=0))
+    gates, names = gates[chosen], tuple(cell.gate_names[k] for k in chosen)
+    left, right = (gates < low).mean(axis=1), (gates > high).mean(axis=1)
+    return GateStatistics(names, left, right, gates.mean(axis=1), np.abs(half_life), float(low), float(high))

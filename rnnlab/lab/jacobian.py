@@ -1,0 +1,163 @@
+"""Jacobians of a step and of many: how fast, and along how many directions, a gradient shrinks or grows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnlab.cells.base import Cell, Tape
+from rnnlab.lab.steps import fold_time, memory_gate, span, step_back, step_numbers
+from rnnlab.ops import Array
+
+
+def jacobians(cell: Cell, tape: Tape, times: Iterable[int] | None = None) -> Array:
+    """d state_{t+1} / d state_t, exactly, for each chosen step t (all of them for None): (n, B, S*H, S*H).
+
+    Row i is `step_backward` of the unit vector i; a state's entry stands at part * H + unit. A gradient
+    goes back as dL/dstate_t = dL/dstate_{t+1} J_t. Raises ValueError for steps that the tape does not have.
+    """
+    steps = step_numbers(tape, times)
+    N, B = cell.hidden_size * len(cell.state_names), tape.states.shape[2]
+    J = np.empty((len(steps), B, N, N), cell.dtype)
+    for n, t in enumerate(steps):  # one step at a time: S*H rows for each sequence are memory enough
+        J[n] = _matrix(step_back(cell, fold_time(tape, np.array([t])), _unit_vectors(cell, B))[1])
+    return J
+
+
+@dataclass(frozen=True)
+class JacobianProduct:
+    """d state_end / d state_start = exp(log_scale) * matrix, for each sequence of the batch.
+
+    matrix (B, S*H, S*H) has 1 as its largest entry (or is zero, with log_scale -inf) and log_scale (B,) is
+    a natural logarithm, so that neither a thousand small nor a thousand large factors leave the floats.
+    """
+
+    start: int
+    end: int
+    matrix: Array
+    log_scale: Array
+
+    def value(self) -> Array:
+        """The product itself, (B, S*H, S*H). Raises FloatingPointError where a float cannot hold it."""
+        with np.errstate(over="raise", under="raise"):
+            return np.asarray(self.matrix * np.exp(self.log_scale)[:, None, None])
+
+    def log_singular_values(self) -> Array:
+        """Natural logarithms, largest first, (B, S*H); NaN for those that the largest hides, -inf for zeros alone.
+
+        A product of floats holds its singular values to about S*H * eps of the largest.
+        """
+        sigma = np.linalg.svd(self.matrix, compute_uv=False)
+        resolved = sigma >= sigma[:, :1] * sigma.shape[-1] * np.finfo(sigma.dtype).eps
+        return _log(np.where(resolved, sigma, np.nan)) + self.log_scale[:, None]
+
+    def log_norm(self) -> Array:
+        """Natural logarithm of the spectral norm, (B,); -inf for a product that is zero."""
+        return np.asarray(self.log_singular_values()[:, 0])
+
+    def log_spectral_radius(self) -> Array:
+        """Natural logarithm of the largest |eigenvalue|, (B,); -inf for none but zeros."""
+        return _log(np.abs(np.linalg.eigvals(self.matrix)).max(axis=-1)) + self.log_scale
+
+
+def jacobian_products(cell: Cell, tape: Tape, start: int = 0, end: int | None = None) -> Iterator[JacobianProduct]:
+    """d state_end / d state_t for t = end - 1 down to start, each made from the one before.
+
+    The rows of the product are taken back through one step more, as a backward pass takes gradients.
+    Raises TypeError or ValueError unless 0 <= start < end <= T (None: T).
+    """
+    start, end = span(tape, start, end)
+    B = tape.states.shape[2]
+    rows, log_scale = _unit_vectors(cell, B), np.zeros(B)
+    for t in reversed(range(start, end)):
+        _, rows = step_back(cell, fold_time(tape, np.array([t])), rows)
+        largest = np.abs(rows).max(axis=(0, 1, 3))
+        rows = rows / np.where(largest > 0, largest, 1)[:, None]
+        log_scale = log_scale + _log(largest)
+        yield JacobianProduct(t, end, _matrix(rows), log_scale)
+
+
+def jacobian_product(cell: Cell, tape: Tape, start: int = 0, end: int | None = None) -> JacobianProduct:
+    """d state_end / d state_start over any number of steps; arguments and errors as in `jacobian_products`."""
+    *_, product = jacobian_products(cell, tape, start, end)
+    return product
+
+
+@dataclass(frozen=True)
+class JacobianDecay:
+    """The product of Jacobians against its span, natural logarithms throughout.
+
+    spans                1 .. n: state_end against state_{end - span}
+    log_singular_values  (n, B, S*H), NaN for those that the largest hides
+    log_norm             (n, B), the spectral norm: what was measured
+    log_memory_norm      (n, B), the same of d m_end / d m_t alone, m the last state part
+    log_bound            (n, B), sum over the span of log(max|phi'| ||W_h||), for a plain recurrent cell
+                         (Pascanu, Mikolov & Bengio 2013, sec. 2.1): the norm cannot be above; else None
+    log_gate_product     (n, B, H), sum over the span of log f_t (an update gate's log z_t): what each
+                         memory keeps when nothing but its gate acts; None for a cell without such a gate
+    """
+
+    spans: Array
+    log_singular_values: Array
+    log_norm: Array
+    log_memory_norm: Array
+    log_bound: Array | None
+    log_gate_product: Array | None
+
+
+def jacobian_decay(
+    cell: Cell, tape: Tape, start: int = 0, end: int | None = None, *, keeps: str | None = None
+) -> JacobianDecay:
+    """Measure `jacobian_products` span by span, beside what theory says of them.
+
+    `keeps` names the gate that keeps the memory where it is neither "forget" nor "update". Raises as
+    `jacobian_products`, and ValueError for a gate that the cell does not have.
+    """
+    start, end = span(tape, start, end)
+    H, values, memory = cell.hidden_size, [], []
+    for product in jacobian_products(cell, tape, start, end):
+        values.append(product.log_singular_values())
+        memory.append(_log(np.linalg.norm(product.matrix[:, -H:, -H:], ord=2, axis=(1, 2))) + product.log_scale)
+    backwards = np.arange(end - 1, start - 1, -1)
+    gates = None
+    if keeps is not None or {"forget", "update"} & set(cell.gate_names):
+        gates = _log(tape.gates[memory_gate(cell, keeps), backwards]).cumsum(axis=0)
+    bound = _plain_bound(cell, tape, backwards)
+    log_sigma, spans = np.array(values), np.arange(1, end - start + 1)
+    return JacobianDecay(spans, log_sigma, log_sigma[..., 0], np.array(memory), bound, gates)
+
+
+def _plain_bound(cell: Cell, tape: Tape, times: Array) -> Array | None:
+    """Cumulated log(max|phi'| ||W_h||) where h_t = phi(x W_x + h W_h + b), and None for every other cell."""
+    if (len(cell.gate_names), len(cell.state_names)) != (1, 1):
+        return None
+    B, step = tape.states.shape[2], fold_time(tape, times)
+    ones = np.ones((1, 1, len(times) * B, cell.hidden_size), cell.dtype)
+    without = cell.with_params(cell.params | {"W_h": np.zeros_like(cell.W_h)})
+    d_a, d_prev = step_back(without, step, ones)  # d_a is phi' itself
+    if d_prev.any():
+        return None  # another way from h to h than through W_h
+    slope = np.abs(d_a).reshape(len(times), B, -1).max(axis=-1)
+    return (_log(slope) + _log(np.linalg.norm(cell.W_h[0], ord=2))).cumsum(axis=0)
+
+
+def _unit_vectors(cell: Cell, B: int) -> Array:
+    """The S*H unit vectors for each of B sequences, (S, S*H, B, H)."""
+    S, H = len(cell.state_names), cell.hidden_size
+    unit = np.eye(S * H, dtype=cell.dtype).reshape(S * H, S, 1, H).swapaxes(0, 1)
+    return np.tile(unit, (1, 1, B, 1))
+
+
+def _matrix(rows: Array) -> Array:
+    """(S, R, B, H) to (B, R, S*H)."""
+    S, R, B, H = rows.shape
+    return rows.transpose(2, 1, 0, 3).reshape(B, R, S * H)
+
+
+def _log(values: npt.ArrayLike) -> Array:
+    """log, with -inf for 0."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(values))

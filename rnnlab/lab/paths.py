@@ -1,0 +1,79 @@
+"""By which paths a gradient came back to the memory: along it, or through h and the gates of the next step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rnnlab.cells.base import Cell, Tape
+from rnnlab.gradnorm import norm
+from rnnlab.lab.steps import fold_time, outside_gradients, rows_to_unfolded, step_back, unfolded_to_rows
+from rnnlab.ops import Array
+
+
+@dataclass(frozen=True)
+class MemoryPaths:
+    """delta m_t = dL/dm_t through every path (`Cell.memory_gradient`), and the parts that add up to it.
+
+    total is (T+1, B, H); each of `parts` too, by name:
+
+    "memory"    straight along the memory, f_{t+1} delta c_{t+1} in an LSTM and z_{t+1} delta h_{t+1} in a
+                GRU: the constant error carousel (Hochreiter & Schmidhuber 1997). Nothing in a plain RNN.
+    "loss"      through the output that reads m_t, from what the loss (or the layer above) reads there
+    gate names  through that same output, back from one gate of the step after it
+    "other"     only where a cell has further ways round W_h; none of rnnlab's cells has
+
+    The output that reads c_t is h_t in an LSTM, and h_{t+1} in the four-gate cell, which reads before it writes.
+    """
+
+    total: Array
+    parts: dict[str, Array]
+
+    def norms(self) -> dict[str, Array]:
+        """||part_t|| over batch and units, (T+1,), by name, and "total"."""
+        return {name: norm(part, (1, 2)) for name, part in (self.parts | {"total": self.total}).items()}
+
+
+def memory_paths(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = None) -> MemoryPaths:
+    """Split the memory's gradient by path; arguments and errors as in `Cell.backward`.
+
+    A gate's share is what `step_backward` no longer returns when that gate's W_h block is zero. The
+    blocks are taken away one after the other, so a path through two gates (reset, then candidate, where
+    the reset gate acts first) counts for the one that `gate_names` lists first. Whatever reaches
+    m_{t-1} from m_t without W_h counts as "memory", a learner's peepholes included.
+    """
+    B = tape.states.shape[2]
+    grads = cell.backward(tape, d_h, d_state, input_gradient=False)
+    step = fold_time(tape, np.arange(len(tape.x)))
+
+    def back(through: Cell, d_states: Array) -> Array:
+        """dL/dstate_t (T+1, S, B, H) that comes from dL/dstate_{t+1}, for all t at once."""
+        _, d_prev = step_back(through, step, unfolded_to_rows(d_states[1:])[:, None])
+        return np.concatenate((rows_to_unfolded(d_prev[:, 0], B), np.zeros_like(d_states[:1])))
+
+    def memory(d_states: Array) -> Array:
+        return cell.memory_gradient(tape, replace(grads, states=d_states))
+
+    def of_memory_alone(d_states: Array) -> Array:
+        """The same gradient, all of it put on the memory."""
+        alone = np.zeros_like(d_states)
+        alone[:, -1] = memory(d_states)
+        return alone
+
+    through_h = {"loss": outside_gradients(cell, tape, d_h, d_state)}
+    W_h, left = cell.W_h.copy(), back(cell, grads.states)
+    for k, gate in enumerate(cell.gate_names):
+        W_h[k] = 0
+        without = back(cell.with_params(cell.params | {"W_h": W_h}), grads.states)
+        through_h[gate], left = left - without, without
+    bare = cell.with_params(cell.params | {"W_h": W_h})  # all of W_h is zero by now
+    parts = {"memory": memory(back(bare, of_memory_alone(grads.states)))}
+    for name, part in through_h.items():
+        later = back(bare, part - of_memory_alone(part))  # read by the next output, and not by way of the memory
+        parts[name] = memory(part) + memory(later)
+    total = memory(grads.states)
+    other = total - sum(parts.values())
+    if np.abs(other).max() > 1e3 * np.finfo(cell.dtype).eps * np.abs(total).max():
+        parts["other"] = other
+    return MemoryPaths(total, parts)

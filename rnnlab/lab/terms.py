@@ -1,0 +1,138 @@
+"""The gradient of a shared weight as a sum over time distances, and what truncation leaves of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from rnnlab.cells.base import Cell, Tape
+from rnnlab.gradnorm import block_norms
+from rnnlab.lab.steps import fold_time, outside_gradients, rows_to_unfolded, slice_time, unfolded_to_rows
+from rnnlab.losses import mask_array
+from rnnlab.model import Batch, LossAndGrads, SequenceModel, State
+from rnnlab.ops import Array
+from rnnlab.validate import positive_int
+
+Arrays = dict[str, Array]
+
+
+def distance_gradients(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = None) -> Iterator[Arrays]:
+    """The terms of dL/dparameter, distance by distance, 0 .. T-1; arguments and errors as in `Cell.backward`.
+
+    A weight acts at every step. Distance d gathers what its use at step t - d does to the loss read from
+    h_t, for all t; with one loss, at the end, that is one step. The terms add up to dL/dparameter.
+    """
+    steps, _, B, _ = tape.states.shape
+    d_states = outside_gradients(cell, tape, d_h, d_state)[1:]
+    times = np.arange(steps - 1)
+    for _ in range(steps - 1):
+        some = d_states.any(axis=(1, 2, 3))
+        times, d_states = times[some], d_states[some]
+        if not len(times):
+            yield {name: np.zeros_like(p) for name, p in cell.params.items()}
+            continue
+        step = fold_time(tape, times)
+        nothing_read = np.zeros_like(step.states[1:, 0])
+        grads = cell.backward(step, nothing_read, unfolded_to_rows(d_states), input_gradient=False)
+        yield grads.params
+        earlier = times > 0
+        times, d_states = times[earlier] - 1, rows_to_unfolded(grads.states[0], B)[earlier]
+
+
+@dataclass(frozen=True)
+class DistanceTerms:
+    """norms: ||term|| of each distance 0 .. T-1, (T,), by block ("W_h[forget]"); total: their sum, dL/dparameter."""
+
+    norms: dict[str, Array]
+    total: Arrays
+
+
+def distance_terms(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = None) -> DistanceTerms:
+    """The norms of `distance_gradients`: near terms train a shared weight even where far ones vanish."""
+    total = {name: np.zeros_like(p) for name, p in cell.params.items()}
+    norms = []
+    for grads in distance_gradients(cell, tape, d_h, d_state):
+        norms.append(block_norms(grads, cell.gate_names))
+        total = {name: total[name] + grads[name] for name in total}
+    return DistanceTerms({block: np.array([row[block] for row in norms]) for block in norms[0]}, total)
+
+
+def output_gradients(model: SequenceModel, batch: Batch, result: LossAndGrads) -> tuple[Array, ...]:
+    """What each layer's outputs were told, d_h (T, B, H): by the layer above, and the last by the readout.
+
+    `result` is what `model.loss_and_grads(batch)` gave.
+    """
+    h = result.tapes[-1].h
+    mask = mask_array(batch.mask, h.shape[:2])
+    _, d_y = model.loss(model.readout.forward(h), np.asarray(batch.y), mask)
+    above = [grads.x for grads in result.cell_grads[1:]]
+    return *[d_h for d_h in above if d_h is not None], model.readout.backward(h, d_y)[1]
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """Truncated against full backpropagation, for each of `lengths` (n,).
+
+    `cosine` and `relative_error` hold (n,) numbers for each recurrent parameter ("cells.0.W_h") and for
+    "all" of them as one vector; a gradient that is zero has no angle (NaN). A readout's gradient is
+    never truncated and left out.
+    """
+
+    lengths: Array
+    cosine: Arrays
+    relative_error: Arrays
+
+    def angle(self, name: str = "all") -> Array:
+        """The angle between the two in degrees, (n,)."""
+        return np.asarray(np.degrees(np.arccos(np.clip(self.cosine[name], -1, 1))))
+
+
+def truncation(
+    model: SequenceModel, batch: Batch, lengths: Iterable[int] | None = None, *, state: State | None = None
+) -> Truncation:
+    """The gradient of BPTT truncated to blocks of k steps against the full one (Williams & Peng 1990), by k.
+
+    The states are those of the whole sequence; the gradient stops where a block begins. Blocks end at T,
+    so with one loss at the end exactly the last k steps are counted. `lengths` are powers of two up to T
+    unless given. Raises as `SequenceModel.loss_and_grads`, and TypeError or ValueError for a length below 1.
+    """
+    result = model.loss_and_grads(batch, state)
+    d_h, T = output_gradients(model, batch, result)[-1], len(result.tapes[0].x)
+    if lengths is None:
+        lengths = [*(2**n for n in range((T - 1).bit_length())), T]
+    ks = [positive_int("lengths", k) for k in lengths]
+    full = {name: g for name, g in result.grads.items() if name.startswith("cells.")}
+    rows = [_compare(_truncated(model, result.tapes, d_h, k), full) for k in ks]
+    cosine, error = ({name: np.array([row[name][n] for row in rows]) for name in rows[0]} for n in (0, 1))
+    return Truncation(np.array(ks), cosine, error)
+
+
+def _truncated(model: SequenceModel, tapes: tuple[Tape, ...], d_h: Array, k: int) -> Arrays:
+    total: Arrays = {}
+    for end in range(len(d_h), 0, -k):
+        start = max(end - k, 0)
+        d = d_h[start:end]
+        for n, (cell, tape) in reversed(list(enumerate(zip(model.cells, tapes, strict=True)))):
+            grads = cell.backward(slice_time(tape, start, end), d, input_gradient=n > 0)
+            for name, g in grads.params.items():
+                total[f"cells.{n}.{name}"] = total.get(f"cells.{n}.{name}", 0) + g
+            if grads.x is not None:
+                d = grads.x
+    return total
+
+
+def _compare(grads: Arrays, full: Arrays) -> dict[str, tuple[float, float]]:
+    """(cosine, relative error) by parameter and for all."""
+    pairs = {name: (grads[name].ravel(), g.ravel()) for name, g in full.items()}
+    truncated, whole = zip(*pairs.values(), strict=True)
+    pairs["all"] = np.concatenate(truncated), np.concatenate(whole)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            name: (
+                float((a / np.linalg.norm(a)) @ (b / np.linalg.norm(b))),
+                float(np.linalg.norm(a - b) / np.linalg.norm(b)),
+            )
+            for name, (a, b) in pairs.items()
+        }
