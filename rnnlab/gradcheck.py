@@ -128,7 +128,7 @@ def check_gradients(
     max_entries, rng = positive_int("max_entries", max_entries), generator(rng)
     if isinstance(target, Cell):
         if batch is not None:
-            raise TypeError("batch: expected None for a cell, which is checked on a case of its own")
+            raise TypeError(f"batch: expected None for a cell, which has a case of its own, got {describe(batch)}")
         case = _cell_case(target.astype(np.float64), positive_int("T", T), positive_int("B", B), rng)
     elif isinstance(target, SequenceModel):
         if not isinstance(batch, Batch):

@@ -57,16 +57,18 @@ class SequenceModel:
     """
 
     def __init__(self, cells: Cell | Sequence[Cell], readout: Dense, loss: Loss) -> None:
-        self.cells = (cells,) if isinstance(cells, Cell) else tuple(cells)
+        self.cells = (cells,) if isinstance(cells, Cell) else tuple(cells or ())
         self.readout, self.loss = readout, loss
         if not self.cells or not all(isinstance(cell, Cell) for cell in self.cells):
             raise TypeError(f"cells: expected a Cell or a sequence of them, got {describe(cells)}")
+        if not isinstance(readout, Dense):
+            raise TypeError(f"readout: expected a Dense, got {describe(readout)}")
         if not callable(loss):
             raise TypeError(f"loss: expected a function (prediction, target, mask), got {describe(loss)}")
         layers: tuple[Cell | Dense, ...] = (*self.cells, readout)
         for below, above in zip(self.cells, layers[1:], strict=True):
             if above.input_size != below.hidden_size:
-                raise ValueError(f"cells: expected {above} to read {below.hidden_size} inputs from {below}")
+                raise ValueError(f"cells: expected a layer with {below.hidden_size} inputs above {below}, got {above}")
             if above.dtype != below.dtype:
                 raise ValueError(f"cells: expected one dtype throughout, got {below.dtype} and {above.dtype}")
 
@@ -115,6 +117,8 @@ class SequenceModel:
         BPTT). The readout and the loss see the steps that the mask keeps at least once. With
         `input_gradient`, `cell_grads[0].x` is dL/dx. Raises as `Cell.forward` and the loss do.
         """
+        if not isinstance(batch, Batch):
+            raise TypeError(f"batch: expected a Batch, got {describe(batch)}")
         tapes = self._forward(batch.x, state)
         h = tapes[-1].h
         mask = mask_array(batch.mask, h.shape[:2])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from rnnlab.ops import Array
-from rnnlab.validate import check_finite, check_params, describe, positive_float
+from rnnlab.validate import check_finite, check_params, describe, positive_float, positive_int
 
 Rate = float | Callable[[int], float]
 
@@ -27,6 +27,8 @@ class Optimizer:
         differ, and for a gradient that is not finite."""
         check_params(grads, params)
         for name, grad in grads.items():
+            if grad.dtype.kind == "c" and params[name].dtype.kind != "c":
+                raise TypeError(f"grads[{name!r}]: expected real floats like the parameter, got {describe(grad)}")
             check_finite(f"grads[{name!r}]", grad)
         rate = positive_float("lr", self.lr(self.steps), zero=True) if callable(self.lr) else self.lr
         self.steps += 1
@@ -83,7 +85,7 @@ class Adam(Optimizer):
 
 def linear_decay(lr: float, steps: int) -> Callable[[int], float]:
     """A learning rate that falls from `lr` at step 0 in a line to 0 at `steps`, for an optimizer's `lr`."""
-    lr = positive_float("lr", lr)
+    lr, steps = positive_float("lr", lr), positive_int("steps", steps)
     return lambda step: lr * max(0.0, 1 - step / steps)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from rnnlab.losses import mean_squared_error, softmax_cross_entropy
 from rnnlab.model import Batch, Loss, SequenceModel
 from rnnlab.ops import Array
-from rnnlab.validate import describe, label_array, positive_float, positive_int
+from rnnlab.validate import describe, generator, label_array, positive_float, positive_int
 
 EVALUATION = 2**32  # the number of the evaluation batch, beyond any training batch
 
@@ -54,7 +54,7 @@ class Task(BatchStream):
     seed: int = 0
 
     def batch(self, n: int) -> Batch:
-        return self.draw(np.random.default_rng([self.seed, n]), self.T, self.batch_size)
+        return self.draw(np.random.default_rng([self.seed, positive_int("n", n, 0)]), self.T, self.batch_size)
 
     def evaluation(self, size: int = 500) -> Batch:
         """A fixed batch of `size` sequences that training never sees."""
@@ -187,12 +187,14 @@ class CharText(BatchStream):
 
     def batch(self, n: int) -> Batch:
         """x (T, B) and y, each row's next characters."""
-        starts = np.arange(self.batch_size) * (len(self.train) // self.batch_size) + n * self.T
+        starts = np.arange(self.batch_size) * (len(self.train) // self.batch_size) + positive_int("n", n, 0) * self.T
         rows = self.train[(starts + np.arange(self.T + 1)[:, None]) % len(self.train)]
         return Batch(rows[:-1], rows[1:])
 
     def encode(self, text: str) -> Array:
         """The characters' numbers, (T,). Raises ValueError for one that is not in the alphabet."""
+        if not isinstance(text, str):
+            raise TypeError(f"text: expected a string, got {describe(text)}")
         unknown = set(text) - set(self.characters)
         if unknown:
             raise ValueError(f"text: expected characters of the alphabet only, got {''.join(sorted(unknown))!r}")
@@ -220,7 +222,9 @@ class CharText(BatchStream):
     ) -> str:
         """`length` characters that the model writes after the prompt, drawn from softmax(outputs / temperature)."""
         temperature = positive_float("temperature", temperature)
-        rng = np.random.default_rng(rng)
+        rng = generator(rng)
+        if not prompt:
+            raise ValueError(f"prompt: expected at least one character, got {prompt!r}")
         x, state, written = self.encode(prompt)[:, None], None, []
         for _ in range(positive_int("length", length)):
             outputs, state = model.predict(x, state)
@@ -266,7 +270,11 @@ def ngram_bits(train: Array, test: Array, n: int) -> float:
     from the uniform distribution over all characters upwards; what a network has to beat.
     """
     n = positive_int("n", n)
+    for name, numbers in (("train", train), ("test", test)):
+        label_array(name, numbers, (("N", None),), np.iinfo(np.int64).max)
     size = int(max(train.max(), test.max())) + 1
+    if n > len(train) or size**n > np.iinfo(np.int64).max:
+        raise ValueError(f"n: expected {size}^n to fit into 64 bits and n characters to train on, got {n}")
     p = np.full(len(test), 1 / size)
     for order in range(n):  # the length of the context
         grams, counts = np.unique(_windows(train, order + 1, size), return_counts=True)

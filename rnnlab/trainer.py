@@ -12,7 +12,7 @@ from rnnlab.model import Batch, LossAndGrads, SequenceModel
 from rnnlab.ops import Array
 from rnnlab.optim import Optimizer, clip_by_global_norm, global_norm
 from rnnlab.tasks import BatchStream
-from rnnlab.validate import positive_float, positive_int
+from rnnlab.validate import describe, positive_float, positive_int
 
 
 @dataclass
@@ -45,6 +45,10 @@ class Trainer:
         callbacks: Sequence[Callable[[Trainer], None]] = (),
         carry_state: bool = False,
     ) -> None:
+        if not isinstance(model, SequenceModel):
+            raise TypeError(f"model: expected a SequenceModel, got {describe(model)}")
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer: expected an Optimizer such as SGD or Adam, got {describe(optimizer)}")
         self.model, self.optimizer = model, optimizer
         self.clip_norm = None if clip_norm is None else positive_float("clip_norm", clip_norm)
         self.callbacks, self.carry_state = tuple(callbacks), carry_state

@@ -49,8 +49,10 @@ def float_array(name: str, value: object, axes: Iterable[Axis], dtype: np.dtype[
     if array.dtype.kind not in ("fc" if dtype.kind == "c" else "f"):
         raise TypeError(f"{name}: expected floats ({dtype}), got {describe(value)}")
     check_shape(name, array, axes)
+    with np.errstate(over="ignore"):  # too large for float32 is infinite, and named as such
+        array = array.astype(dtype, copy=False)
     check_finite(name, array)
-    return array.astype(dtype, copy=False)
+    return array
 
 
 def label_array(name: str, value: object, axes: Iterable[Axis], classes: int) -> Array:
