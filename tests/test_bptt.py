@@ -1,0 +1,212 @@
+"""Backpropagation through time: dL/dstate_t at every t, chunks that join, and limits known exactly."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+from cases import each_cell, random_case, random_cell, relative_error
+
+import rnnlab as rl
+
+
+@each_cell
+def test_states_holds_the_derivative_of_the_network_restarted_at_each_t(cell_class: type[rl.Cell]) -> None:
+    """By the scalar reference: L(state_t) = what is read from h_t and all that follows, one state part at a time."""
+    T, B = 4, 2
+    cell = random_cell(cell_class, D=2, H=3)
+    x, state, d_h, d_state = random_case(cell, T, B)
+    tape = cell.forward(x, state)
+    grads = cell.backward(tape, d_h, d_state)
+    params = {name: p.tolist() for name, p in cell.params.items()}
+    for t in range(T + 1):
+
+        def loss(start: Any, t: int = t) -> Any:
+            read = sum(d_h[t - 1, b, j] * start[0][b][j] for b in range(B) for j in range(3)) if t else 0
+            after = reference.loss(
+                cell_class.__name__, params, x[t:].tolist(), start, d_h[t:].tolist(), d_state.tolist()
+            )
+            return read + after
+
+        exact = np.array(reference.gradient(loss, tape.states[t].tolist()))
+        for s, name in enumerate(cell.state_names):
+            assert relative_error(grads.states[t, s], exact[s]) <= 1e-12, (t, name)
+
+
+@each_cell
+def test_the_last_state_receives_d_state_and_what_is_read_from_the_last_output(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    x, state, d_h, d_state = random_case(cell, 3, 2)
+    expected = d_state.copy()
+    expected[0] += d_h[-1]
+    np.testing.assert_array_equal(cell.backward(cell.forward(x, state), d_h, d_state).states[-1], expected)
+
+
+@each_cell
+def test_d_state_defaults_to_zeros(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    x, state, d_h, d_state = random_case(cell, 3, 2)
+    tape = cell.forward(x, state)
+    left_out, zeros = cell.backward(tape, d_h), cell.backward(tape, d_h, np.zeros_like(d_state))
+    np.testing.assert_array_equal(left_out.states, zeros.states)
+    for name, g in zeros.params.items():
+        np.testing.assert_array_equal(left_out.params[name], g)
+
+
+@each_cell
+def test_a_loss_gradient_of_zero_gives_zero_gradients(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    x, state, d_h, _ = random_case(cell, 3, 2)
+    grads = cell.backward(cell.forward(x, state), np.zeros_like(d_h))
+    for g in (*grads.params.values(), grads.x, grads.states):
+        np.testing.assert_array_equal(g, np.zeros_like(g))
+
+
+@each_cell
+def test_backward_is_linear_in_the_loss_gradient(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    x, state, d_h, d_state = random_case(cell, 4, 2)
+    tape = cell.forward(x, state)
+    both = cell.backward(tape, 3 * d_h, -2 * d_state)
+    of_h, of_state = cell.backward(tape, d_h), cell.backward(tape, np.zeros_like(d_h), d_state)
+    assert relative_error(both.states, 3 * of_h.states - 2 * of_state.states) <= 1e-13
+    for name, g in both.params.items():
+        assert relative_error(g, 3 * of_h.params[name] - 2 * of_state.params[name]) <= 1e-13
+
+
+@each_cell
+@pytest.mark.parametrize("cuts", [(1,), (3,), (6,), (2, 5), (1, 2, 3, 4, 5, 6)])
+@pytest.mark.parametrize("B", [1, 3])
+def test_chunks_join_to_the_whole(cell_class: type[rl.Cell], cuts: tuple[int, ...], B: int) -> None:
+    T = 7
+    cell = random_cell(cell_class)
+    x, state, d_h, d_state = random_case(cell, T, B)
+    tape = cell.forward(x, state)
+    whole = cell.backward(tape, d_h, d_state)
+    spans = list(zip((0, *cuts), (*cuts, T), strict=True))
+
+    tapes = []
+    for start, stop in spans:
+        tapes.append(cell.forward(x[start:stop], state))
+        state = tapes[-1].states[-1]
+    assert relative_error(np.concatenate([t.h for t in tapes]), tape.h) <= 1e-14
+    assert relative_error(state, tape.states[-1]) <= 1e-14
+
+    parts: list[rl.Gradients] = []
+    for (start, stop), part in reversed(list(zip(spans, tapes, strict=True))):
+        parts.insert(0, cell.backward(part, d_h[start:stop], d_state))
+        d_state = parts[0].states[0]
+    assert relative_error(np.concatenate([p.x for p in parts if p.x is not None]), whole.x) <= 1e-14
+    assert relative_error(d_state, whole.states[0]) <= 1e-14
+    for (start, stop), grads in zip(spans, parts, strict=True):
+        inner = slice(start + 1, stop)  # at a cut, d_h[start - 1] belongs to the chunk before
+        if stop - start > 1:
+            assert relative_error(grads.states[1:-1], whole.states[inner]) <= 1e-14
+    for name, g in whole.params.items():
+        assert relative_error(sum(p.params[name] for p in parts), g) <= 1e-14
+
+
+# ---- the gradient of the memory ---------------------------------------------------------------
+
+
+def test_memory_gradient_of_an_lstm_counts_the_path_through_h() -> None:
+    """Delta c_t by its definition: nudge c_t where it is formed, so that h_t = o_t tanh(c_t) moves with it."""
+    T, B = 5, 2
+    cell = random_cell(rl.LSTMCell, D=2, H=3)
+    x, state, d_h, d_state = random_case(cell, T, B)
+    tape = cell.forward(x, state)
+    grads = cell.backward(tape, d_h, d_state)
+    found = cell.memory_gradient(tape, grads)
+    params = {name: p.tolist() for name, p in cell.params.items()}
+    output_gate = tape.gate("output").tolist()
+    for t in range(1, T + 1):
+
+        def loss(c: Any, t: int = t) -> Any:
+            h = [[output_gate[t - 1][b][j] * reference.tanh(c[b][j]) for j in range(3)] for b in range(B)]
+            read = sum(d_h[t - 1, b, j] * h[b][j] for b in range(B) for j in range(3))
+            return read + reference.loss("LSTMCell", params, x[t:].tolist(), [h, c], d_h[t:].tolist(), d_state.tolist())
+
+        assert relative_error(found[t], reference.gradient(loss, tape.states[t, 1].tolist())) <= 1e-12
+    np.testing.assert_array_equal(found[0], grads.states[0, 1])
+
+
+def test_the_two_gradients_of_an_lstm_memory_differ_as_documented() -> None:
+    """For a loss read from h_T the coordinate is 0 at T, and elsewhere f_{t+1} times the textbook's delta c_{t+1}."""
+    cell = random_cell(rl.LSTMCell)
+    x, state, d_h, _ = random_case(cell, 5, 2)
+    d_h[:-1] = 0
+    tape = cell.forward(x, state)
+    grads = cell.backward(tape, d_h)
+    delta = cell.memory_gradient(tape, grads)
+    np.testing.assert_array_equal(grads.states[-1, 1], np.zeros((2, 4)))
+    assert (delta[-1] != 0).all()
+    assert relative_error(grads.states[:-1, 1], tape.gate("forget") * delta[1:]) <= 1e-14
+
+
+@each_cell
+def test_memory_gradient_is_the_coordinate_where_the_memory_has_no_second_path(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    x, state, d_h, d_state = random_case(cell, 3, 2)
+    tape = cell.forward(x, state)
+    grads = cell.backward(tape, d_h, d_state)
+    before = grads.states.copy()
+    same = (cell.memory_gradient(tape, grads) == grads.states[:, -1]).all()
+    assert same == (cell_class is not rl.LSTMCell)
+    np.testing.assert_array_equal(grads.states, before)
+
+
+# ---- exact limits -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell_class", [rl.LSTMCell, rl.FourGateLSTMCell])
+def test_forget_one_and_input_zero_pass_dc_through_unchanged(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    cell.params["b"][0], cell.params["b"][1] = -1e3, 1e3
+    x, state, d_h, d_state = random_case(cell, 20, 2)
+    d_state[0] = 0
+    grads = cell.backward(cell.forward(x, state), np.zeros_like(d_h), d_state)
+    for d_c in grads.states[:, 1]:
+        np.testing.assert_array_equal(d_c, d_state[1])
+
+
+@pytest.mark.parametrize("cell_class", [rl.GRUCell, rl.GRUResetBeforeCell])
+def test_an_update_gate_of_one_passes_dh_through_unchanged(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    cell.params["b"][1] = 1e3
+    x, state, d_h, d_state = random_case(cell, 20, 2)
+    grads = cell.backward(cell.forward(x, state), np.zeros_like(d_h), d_state)
+    for d in grads.states[:, 0]:
+        np.testing.assert_array_equal(d, d_state[0])
+
+
+@pytest.mark.parametrize("cell_class", [rl.LSTMCell, rl.FourGateLSTMCell])
+@pytest.mark.parametrize("forget_bias", [-1.0, 0.0, 1.0, 3.0])
+def test_with_zero_weights_dc_decays_as_a_power_of_the_forget_gate(
+    cell_class: type[rl.Cell], forget_bias: float
+) -> None:
+    cell = cell_class(3, 4, rng=0)
+    for p in cell.params.values():
+        p[...] = 0
+    cell.params["b"][1] = forget_bias
+    T = 30
+    x, state, d_h, d_state = random_case(cell, T, 2)
+    d_state[0] = 0
+    grads = cell.backward(cell.forward(x, state), np.zeros_like(d_h), d_state)
+    f = 1 / (1 + math.exp(-forget_bias))
+    for t in range(T + 1):
+        np.testing.assert_allclose(grads.states[t, 1], d_state[1] * f ** (T - t), rtol=1e-13)
+
+
+def test_a_linear_chain_of_gates_multiplies_to_the_known_product() -> None:
+    """An RNN with one unit: dL/dh_t = prod_{s > t} (1 - h_s^2) w, the product that vanishes."""
+    cell = random_cell(rl.RNNCell, D=1, H=1)
+    x, state, d_h, d_state = random_case(cell, 12, 1)
+    tape = cell.forward(x, state)
+    grads = cell.backward(tape, np.zeros_like(d_h), d_state)
+    product = float(d_state[0, 0, 0])
+    for t in reversed(range(12)):
+        product *= (1 - float(tape.h[t, 0, 0]) ** 2) * float(cell.params["W_h"][0, 0, 0])
+        assert grads.states[t, 0, 0, 0] == pytest.approx(product, rel=1e-12)

@@ -1,0 +1,415 @@
+"""Forward: every cell against the scalar reference, its tape, its dtypes and its doors."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+from cases import each_cell, random_case, random_cell, refuses, relative_error
+
+import rnnlab as rl
+
+SIZES = [(1, 1, 1, 1), (1, 3, 2, 4), (5, 1, 3, 3), (7, 3, 4, 2)]
+GATES = {
+    rl.RNNCell: ("candidate",),
+    rl.LSTMCell: ("input", "forget", "candidate", "output"),
+    rl.GRUCell: ("reset", "update", "candidate"),
+    rl.GRUResetBeforeCell: ("reset", "update", "candidate"),
+    rl.FourGateLSTMCell: ("input", "forget", "candidate", "output"),
+}
+
+
+@each_cell
+@pytest.mark.parametrize(("T", "B", "D", "H"), SIZES)
+def test_forward_equals_the_scalar_reference(cell_class: type[rl.Cell], T: int, B: int, D: int, H: int) -> None:
+    cell = random_cell(cell_class, D, H)
+    x, state, _, _ = random_case(cell, T, B)
+    params = {name: p.tolist() for name, p in cell.params.items()}
+    expected = reference.unroll(cell_class.__name__, params, x.tolist(), state.tolist())
+    assert relative_error(cell.forward(x, state).states, expected) <= 1e-12
+
+
+@each_cell
+@pytest.mark.parametrize(("T", "B", "D", "H"), [(1, 1, 1, 1), (4, 2, 3, 2), (3, 1, 2, 3)])
+def test_backward_equals_the_derivatives_of_the_scalar_reference(
+    cell_class: type[rl.Cell], T: int, B: int, D: int, H: int
+) -> None:
+    cell = random_cell(cell_class, D, H)
+    x, state, d_h, d_state = random_case(cell, T, B)
+    grads = cell.backward(cell.forward(x, state), d_h, d_state)
+    values = {name: p.tolist() for name, p in cell.params.items()} | {"x": x.tolist(), "state": state.tolist()}
+    found = grads.params | {"x": grads.x, "state": grads.states[0]}
+    assert set(found) == set(values)
+    for name in values:
+
+        def loss(value: Any, name: str = name) -> Any:
+            given = values | {name: value}
+            params = {name: given[name] for name in cell.params}
+            return reference.loss(
+                cell_class.__name__, params, given["x"], given["state"], d_h.tolist(), d_state.tolist()
+            )
+
+        assert relative_error(found[name], reference.gradient(loss, values[name])) <= 1e-12, name
+
+
+@each_cell
+def test_the_state_defaults_to_zeros(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    x, state, _, _ = random_case(cell, 4, 2)
+    np.testing.assert_array_equal(cell.forward(x).states, cell.forward(x, np.zeros_like(state)).states)
+
+
+@each_cell
+def test_the_tape_has_the_stated_names_and_shapes(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class, D=3, H=4)
+    x, state, d_h, d_state = random_case(cell, 5, 2)
+    tape = cell.forward(x, state)
+    S, K, E = len(cell.state_names), len(cell.gate_names), len(cell.extra_names)
+    assert cell.gate_names == GATES[cell_class]
+    assert cell.state_names == (("h", "c") if "LSTM" in cell_class.__name__ else ("h",))
+    assert tape.states.shape == (6, S, 2, 4)
+    assert tape.gates.shape == (K, 5, 2, 4)
+    assert tape.extras.shape == (E, 5, 2, 4)
+    np.testing.assert_array_equal(tape.x, x)
+    np.testing.assert_array_equal(tape.states[0], state)
+    np.testing.assert_array_equal(tape.h, tape.states[1:, 0])
+    for k, name in enumerate(cell.gate_names):
+        np.testing.assert_array_equal(tape.gate(name), tape.gates[k])
+        low, high = (-1, 0) if name == "candidate" else (0, 1)
+        assert ((tape.gate(name) > low) & (tape.gate(name) < 1)).all()
+        assert (tape.gate(name) < high).any()
+    with pytest.raises(KeyError, match="memory"):
+        tape.gate("memory")
+    grads = cell.backward(tape, d_h, d_state)
+    assert {name: g.shape for name, g in grads.params.items()} == {name: p.shape for name, p in cell.params.items()}
+    assert list(grads.params) == list(cell.params)
+    assert grads.x is not None
+    assert grads.x.shape == x.shape
+    assert grads.states.shape == tape.states.shape
+    assert cell.backward(tape, d_h, d_state, input_gradient=False).x is None
+
+
+@each_cell
+def test_parameters_have_the_stated_shapes(cell_class: type[rl.Cell]) -> None:
+    K, D, H = len(cell_class.gate_names), 3, 4
+    shapes: dict[str, tuple[int, ...]] = {"W_x": (K, D, H), "W_h": (K, H, H), "b": (K, 1, H)}
+    if cell_class is rl.GRUCell:
+        shapes["b_hn"] = (1, H)
+    if cell_class is rl.FourGateLSTMCell:
+        shapes |= {"W_u": (H, H), "b_u": (1, H)}
+    cell = cell_class(D, H, rng=0)
+    assert {name: p.shape for name, p in cell.params.items()} == shapes
+    for name, p in cell.params.items():
+        assert getattr(cell, name) is p
+    with pytest.raises(AttributeError, match="W_missing"):
+        cell.W_missing  # noqa: B018 - reading the attribute is the test
+
+
+@each_cell
+def test_the_step_alone_is_one_step_of_the_loop(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    x, state, _, _ = random_case(cell, 1, 2)
+    tape = cell.forward(x, state)
+    a = np.stack([x[0] @ W + b for W, b in zip(cell.params["W_x"], cell.params["b"], strict=True)])
+    before = a.copy(), state.copy()
+    gates, next_state, extras = cell.step(a, state)
+    np.testing.assert_allclose(np.array(gates), tape.gates[:, 0], rtol=1e-14)
+    np.testing.assert_allclose(np.array(next_state), tape.states[1], rtol=1e-14)
+    np.testing.assert_allclose(np.array(extras).reshape(tape.extras[:, 0].shape), tape.extras[:, 0], rtol=1e-14)
+    np.testing.assert_array_equal(a, before[0])
+    np.testing.assert_array_equal(state, before[1])
+
+
+@each_cell
+def test_neither_pass_changes_what_it_was_given_and_both_repeat(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    given = random_case(cell, 4, 2)
+    x, state, d_h, d_state = given
+    copies = [array.copy() for array in given]
+    params = {name: p.copy() for name, p in cell.params.items()}
+    tape = cell.forward(x, state)
+    recorded = [array.copy() for array in (tape.states, tape.gates, tape.extras)]
+    first, second = cell.backward(tape, d_h, d_state), cell.backward(tape, d_h, d_state)
+    for array, before in zip(given, copies, strict=True):
+        np.testing.assert_array_equal(array, before)
+    for array, before in zip((tape.states, tape.gates, tape.extras), recorded, strict=True):
+        np.testing.assert_array_equal(array, before)
+    np.testing.assert_array_equal(cell.forward(x, state).states, tape.states)
+    np.testing.assert_array_equal(first.states, second.states)
+    for name in params:
+        np.testing.assert_array_equal(cell.params[name], params[name])
+        np.testing.assert_array_equal(first.params[name], second.params[name])
+
+
+@each_cell
+def test_the_sequences_of_a_batch_do_not_see_one_another(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    x, state, d_h, d_state = random_case(cell, 4, 3)
+    grads = cell.backward(cell.forward(x, state), d_h, d_state)
+    alone = [cell.backward(cell.forward(x[:, b], state[:, b]), d_h[:, b], d_state[:, b]) for b in ([0], [1], [2])]
+    assert relative_error(np.concatenate([g.states for g in alone], axis=2), grads.states) <= 1e-13
+    for name, g in grads.params.items():
+        assert relative_error(sum(a.params[name] for a in alone), g) <= 1e-13
+
+
+@each_cell
+def test_integer_input_is_one_hot_input(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class, D=4)
+    _, state, d_h, d_state = random_case(cell, 5, 3)
+    numbers = np.random.default_rng(2).integers(0, 4, (5, 3))
+    numbers[0] = (0, 3, 3)  # both ends of the alphabet, and one of them twice
+    one_hot = (numbers[..., None] == np.arange(4)).astype(float)
+    for dtype in (np.int64, np.uint8):
+        tape, expected = cell.forward(numbers.astype(dtype), state), cell.forward(one_hot, state)
+        assert relative_error(tape.states, expected.states) <= 1e-15
+        grads, wanted = cell.backward(tape, d_h, d_state), cell.backward(expected, d_h, d_state)
+        assert grads.x is None
+        assert relative_error(grads.states, wanted.states) <= 1e-15
+        for name, g in wanted.params.items():
+            assert relative_error(grads.params[name], g) <= 1e-15
+
+
+@each_cell
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+@pytest.mark.parametrize("integers", [False, True])
+def test_one_dtype_throughout(cell_class: type[rl.Cell], dtype: type, integers: bool) -> None:
+    """float64 input to a float32 cell is taken over in float32; so is all that follows."""
+    cell = random_cell(cell_class).astype(dtype)
+    x, state, d_h, d_state = random_case(cell, 4, 2)
+    x = np.abs(x).astype(int).clip(0, 2)[..., 0] if integers else x
+    tape = cell.forward(x, state)
+    grads = cell.backward(tape, d_h, d_state)
+    arrays = [*cell.params.values(), tape.states, tape.gates, tape.extras, tape.h]
+    arrays += [*grads.params.values(), grads.states, cell.memory_gradient(tape, grads)]
+    arrays += [] if grads.x is None else [grads.x, tape.x]
+    assert {array.dtype for array in arrays} == {np.dtype(dtype)}
+    assert cell.dtype == dtype
+
+
+@each_cell
+def test_float32_agrees_with_float64_to_its_precision(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    x, state, d_h, d_state = random_case(cell, 5, 3)
+    single = cell.astype(np.float32)
+    exact = cell.backward(cell.forward(x, state), d_h, d_state)
+    rough = single.backward(single.forward(x, state), d_h, d_state)
+    assert 0 < relative_error(rough.states, exact.states) < 1e-5
+    for name, g in exact.params.items():
+        assert relative_error(rough.params[name], g) < 1e-5
+
+
+@each_cell
+def test_float32_is_drawn_as_the_rounded_float64(cell_class: type[rl.Cell]) -> None:
+    single, double = cell_class(3, 4, rng=0, dtype=np.float32), cell_class(3, 4, rng=0)
+    for name, p in double.params.items():
+        assert single.params[name].dtype == np.float32
+        np.testing.assert_array_equal(single.params[name], p.astype(np.float32))
+
+
+@each_cell
+def test_copies_share_nothing_with_the_original(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    x, _, _, _ = random_case(cell, 3, 2)
+    before = cell.forward(x).states
+    given = {name: p.copy() for name, p in cell.params.items()}
+    for twin in (cell.with_params(given), cell.astype(np.float64)):
+        assert type(twin) is cell_class
+        np.testing.assert_array_equal(twin.forward(x).states, before)
+        for p in twin.params.values():
+            p += 1
+    np.testing.assert_array_equal(cell.forward(x).states, before)
+    np.testing.assert_array_equal(given["b"], cell.params["b"])
+
+
+@each_cell
+def test_parameters_are_live(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    x, _, _, _ = random_case(cell, 3, 2)
+    before = cell.forward(x).h
+    for name in cell.params:
+        cell.params[name] += 0.1
+        after = cell.forward(x).h
+        assert (after != before).any(), name
+        before = after
+
+
+def test_relu_rnn_equals_the_scalar_recurrence() -> None:
+    cell = rl.RNNCell(2, 3, rng=0, activation="relu", recurrent_init="identity")
+    x, state, _, _ = random_case(cell, 6, 2)
+    h = state[0].tolist()
+    W_x, W_h, b = (cell.params[name][0].tolist() for name in ("W_x", "W_h", "b"))
+    for x_t, found in zip(x.tolist(), cell.forward(x, state).h, strict=True):
+        h = [
+            [max(0.0, reference.dot(row, W_x, j).real + reference.dot(old, W_h, j).real + b[0][j]) for j in range(3)]
+            for row, old in zip(x_t, h, strict=True)
+        ]
+        np.testing.assert_allclose(found, h, rtol=1e-12, atol=1e-14)
+
+
+# ---- exact limits of the forward pass ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell_class", [rl.GRUCell, rl.GRUResetBeforeCell])
+def test_an_update_gate_of_one_copies_h(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    cell.params["b"][1] = 1e3
+    x, state, _, _ = random_case(cell, 6, 2)
+    for h in cell.forward(x, state).states[:, 0]:
+        np.testing.assert_array_equal(h, state[0])
+
+
+@pytest.mark.parametrize("cell_class", [rl.LSTMCell, rl.FourGateLSTMCell])
+def test_forget_one_and_input_zero_keep_the_memory(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    cell.params["b"][0], cell.params["b"][1] = -1e3, 1e3
+    x, state, _, _ = random_case(cell, 6, 2)
+    for c in cell.forward(x, state).states[:, 1]:
+        np.testing.assert_array_equal(c, state[1])
+
+
+def test_four_gate_cell_shows_what_it_learned_one_step_later() -> None:
+    cell = random_cell(rl.FourGateLSTMCell)
+    cell.params["b_u"][...] = 0
+    x, _, _, _ = random_case(cell, 2, 3)
+    tape = cell.forward(x)
+    np.testing.assert_array_equal(tape.h[0], np.zeros((3, 4)))
+    assert (tape.states[1, 1] != 0).all()
+    assert (tape.h[1] != 0).all()
+    grads = cell.backward(cell.forward(x[:1]), np.ones((1, 3, 4)))
+    for name, g in grads.params.items():
+        assert g.any() == (name == "b_u"), name
+
+
+# ---- doors ------------------------------------------------------------------------------------
+
+X, STATE = np.zeros((3, 2, 4)), np.zeros((2, 2, 5))
+BAD_INPUT: list[tuple[type[Exception], str, dict[str, Any]]] = [
+    (ValueError, "x", {"x": np.zeros((3, 2, 3))}),
+    (ValueError, "x", {"x": np.zeros(4)}),
+    (ValueError, "x", {"x": np.zeros((3, 2, 4, 1))}),
+    (ValueError, "x", {"x": np.zeros((0, 2, 4))}),
+    (ValueError, "x", {"x": np.zeros((3, 0, 4))}),
+    (ValueError, "x", {"x": np.zeros((0, 2), int)}),
+    (ValueError, "x", {"x": np.where(np.arange(24).reshape(3, 2, 4) == 7, np.nan, 0.0)}),
+    (ValueError, "x", {"x": np.full((3, 2, 4), np.inf)}),
+    (ValueError, "x", {"x": np.array([[0, 1], [2, 4]])}),
+    (ValueError, "x", {"x": np.array([[0, 1], [2, -1]])}),
+    (TypeError, "x", {"x": np.zeros((3, 2))}),
+    (TypeError, "x", {"x": np.zeros((3, 2, 4), int)}),
+    (TypeError, "x", {"x": np.zeros((3, 2, 4), bool)}),
+    (TypeError, "x", {"x": np.zeros((3, 2), bool)}),
+    (TypeError, "x", {"x": np.zeros((3, 2, 4), complex)}),
+    (TypeError, "x", {"x": np.full((3, 2, 4), "a")}),
+    (TypeError, "x", {"x": None}),
+    (TypeError, "x", {"x": [[["a"] * 4] * 2] * 3}),
+    (ValueError, "state", {"state": np.zeros((1, 2, 5))}),
+    (ValueError, "state", {"state": np.zeros((2, 1, 5))}),
+    (ValueError, "state", {"state": np.zeros((2, 2, 4))}),
+    (ValueError, "state", {"state": np.full((2, 2, 5), np.nan)}),
+    (TypeError, "state", {"state": np.zeros((2, 2, 5), int)}),
+]
+
+
+@pytest.mark.parametrize(("error", "name", "arguments"), BAD_INPUT)
+def test_forward_refuses_what_does_not_fit(error: type[Exception], name: str, arguments: dict[str, Any]) -> None:
+    with refuses(error, name):
+        rl.LSTMCell(4, 5, rng=0).forward(**{"x": X, "state": STATE} | arguments)
+
+
+BAD_GRADIENTS: list[tuple[type[Exception], str, dict[str, Any]]] = [
+    (ValueError, "d_h", {"d_h": np.zeros((2, 2, 5))}),
+    (ValueError, "d_h", {"d_h": np.zeros((3, 1, 5))}),
+    (ValueError, "d_h", {"d_h": np.full((3, 2, 5), np.nan)}),
+    (TypeError, "d_h", {"d_h": np.zeros((3, 2, 5), int)}),
+    (TypeError, "d_h", {"d_h": None}),
+    (ValueError, "d_state", {"d_state": np.zeros((1, 2, 5))}),
+    (TypeError, "d_state", {"d_state": "zeros"}),
+    (ValueError, "tape", {"tape": rl.LSTMCell(4, 6, rng=0).forward(X)}),
+    (ValueError, "tape", {"tape": rl.GRUCell(4, 5, rng=0).forward(X)}),
+]
+
+
+@pytest.mark.parametrize(("error", "name", "arguments"), BAD_GRADIENTS)
+def test_backward_refuses_what_does_not_fit(error: type[Exception], name: str, arguments: dict[str, Any]) -> None:
+    cell = rl.LSTMCell(4, 5, rng=0)
+    given: dict[str, Any] = {"tape": cell.forward(X), "d_h": np.zeros((3, 2, 5)), "d_state": STATE}
+    with refuses(error, name):
+        cell.backward(**given | arguments)
+
+
+def test_a_nan_is_named_with_its_place() -> None:
+    x = X.copy()
+    x[1, 0, 2] = np.nan
+    with pytest.raises(ValueError, match=re.escape("x: expected finite numbers, got nan at index (1, 0, 2)")):
+        rl.LSTMCell(4, 5, rng=0).forward(x)
+
+
+@each_cell
+def test_a_nan_in_a_parameter_is_named(cell_class: type[rl.Cell]) -> None:
+    for name in cell_class(4, 5, rng=0).params:
+        cell = cell_class(4, 5, rng=0)
+        cell.params[name][..., -1] = np.nan
+        with refuses(ValueError, f"params[{name!r}]"):
+            cell.forward(np.ones((3, 2, 4)), np.ones((len(cell.state_names), 2, 5)))
+
+
+def test_with_params_refuses_what_does_not_fit() -> None:
+    cell = rl.GRUCell(3, 4, rng=0)
+    with refuses(ValueError, "params"):
+        cell.with_params({name: p for name, p in cell.params.items() if name != "b"})
+    with refuses(ValueError, "params"):
+        cell.with_params(cell.params | {"W_u": np.zeros((4, 4))})
+    with refuses(ValueError, "params['b']"):
+        cell.with_params(cell.params | {"b": np.zeros((3, 4))})
+    with refuses(TypeError, "params['b']"):
+        cell.with_params(cell.params | {"b": np.zeros((3, 1, 4), int)})
+
+
+def test_an_overflow_of_the_state_is_an_error_that_names_the_step() -> None:
+    """h_t = 1e100 h_{t-1} overflows at step 4 from h_0 = 1; no warning on the way, and the cell stays usable."""
+    cell = rl.RNNCell(1, 1, rng=0, activation="relu").with_params(
+        {"W_x": np.ones((1, 1, 1)), "W_h": np.full((1, 1, 1), 1e100), "b": np.zeros((1, 1, 1))}
+    )
+    x, one = np.zeros((9, 1, 1)), np.ones((1, 1, 1))
+    with pytest.raises(FloatingPointError, match=r"RNNCell: state 'h' is not finite at t = 4$"):
+        cell.forward(x, one)
+    assert cell.forward(x[:3], one).h[-1, 0, 0] == pytest.approx(1e300)
+
+
+def test_an_overflow_of_the_gradient_is_an_error_that_names_the_step() -> None:
+    """dL/dh_t = 1e100 dL/dh_{t+1} from dL/dh_5 = 1 overflows at t = 1, while h itself grows from 1e-300 to 1e200."""
+    cell = rl.RNNCell(1, 1, rng=0, activation="relu").with_params(
+        {"W_x": np.ones((1, 1, 1)), "W_h": np.full((1, 1, 1), 1e100), "b": np.zeros((1, 1, 1))}
+    )
+    tape = cell.forward(np.zeros((5, 1, 1)), np.full((1, 1, 1), 1e-300))
+    with pytest.raises(FloatingPointError, match=r"RNNCell: dL/dstate 'h' is not finite at t = 1$"):
+        cell.backward(tape, np.zeros((5, 1, 1)), np.ones((1, 1, 1)))
+
+
+@each_cell
+def test_no_gate_overflows_at_huge_finite_input(cell_class: type[rl.Cell]) -> None:
+    for dtype in (np.float32, np.float64):
+        cell = random_cell(cell_class).astype(dtype)
+        x, state, d_h, d_state = random_case(cell, 3, 2)
+        tape = cell.forward(1e30 * x, state)
+        assert np.isfinite(tape.states).all()
+        assert math.isfinite(float(np.abs(cell.backward(tape, d_h, d_state).states).max()))
+
+
+def test_the_base_class_has_no_equations_of_its_own() -> None:
+    class Blank(rl.Cell):
+        gate_names = ("candidate",)
+
+    cell, a = Blank(3, 4, rng=0), np.zeros((1, 2, 4))
+    with pytest.raises(NotImplementedError, match="Blank"):
+        cell.step(a, a)
+    with pytest.raises(NotImplementedError, match="Blank"):
+        cell.step_backward(a, a, a, a)
+
+
+def test_a_cell_shows_its_class_sizes_and_dtype() -> None:
+    assert repr(rl.GRUCell(3, 4, rng=0, dtype=np.float32)) == "GRUCell(3, 4, dtype=float32)"

@@ -1,0 +1,165 @@
+"""Losses: against loops over plain numbers, their derivatives by complex step, masks and doors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import refuses, relative_error
+
+import rnnlab as rl
+
+T, B, O = 4, 3, 5  # noqa: E741 - O is the shape letter
+SOME = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 0], [0, 1, 1]], bool)
+LAST = np.arange(T)[:, None].repeat(B, axis=1) == T - 1
+MASKS = {"none": None, "all": np.ones((T, B), bool), "some": SOME, "last": LAST, "numbers": SOME.astype(float)}
+each_mask = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+each_loss = pytest.mark.parametrize("loss", [rl.softmax_cross_entropy, rl.mean_squared_error])
+
+
+def case(loss: Any, seed: int = 0) -> tuple[Any, Any]:
+    """(prediction, target) for this loss."""
+    rng = np.random.default_rng(seed)
+    prediction = rng.normal(size=(T, B, O))
+    if loss is rl.softmax_cross_entropy:
+        return prediction, rng.integers(0, O, (T, B))
+    return prediction, rng.normal(size=(T, B, O))
+
+
+def kept(mask: Any) -> list[tuple[int, int]]:
+    return [(t, b) for t in range(T) for b in range(B) if mask is None or mask[t, b]]
+
+
+@each_mask
+def test_cross_entropy_equals_the_scalar_definition(mask: Any) -> None:
+    prediction, target = case(rl.softmax_cross_entropy)
+    terms = []
+    for t, b in kept(mask):
+        row = prediction[t, b].tolist()
+        terms.append(math.log(sum(math.exp(v) for v in row)) - row[target[t, b]])
+    found, _ = rl.softmax_cross_entropy(prediction, target, mask)
+    assert found == pytest.approx(sum(terms) / len(terms), rel=1e-13)
+
+
+@each_mask
+def test_mean_squared_error_equals_the_scalar_definition(mask: Any) -> None:
+    prediction, target = case(rl.mean_squared_error)
+    terms = [(prediction[t, b, o] - target[t, b, o]) ** 2 for t, b in kept(mask) for o in range(O)]
+    found, _ = rl.mean_squared_error(prediction, target, mask)
+    assert found == pytest.approx(sum(terms) / len(terms), rel=1e-13)
+
+
+@each_loss
+@each_mask
+def test_the_derivative_is_right_at_every_entry(loss: Any, mask: Any) -> None:
+    prediction, target = case(loss)
+    _, d = loss(prediction, target, mask)
+    exact = np.zeros_like(prediction)
+    for index in np.ndindex(prediction.shape):
+        nudged = prediction.astype(complex)
+        nudged[index] += 1e-30j
+        exact[index] = loss(nudged, target, mask)[0].imag / 1e-30
+    assert relative_error(d, exact) <= 1e-13
+    for t, b in np.ndindex(T, B):
+        assert d[t, b].any() == ((t, b) in kept(mask))
+
+
+@each_loss
+def test_what_the_mask_drops_does_not_count(loss: Any) -> None:
+    prediction, target = case(loss)
+    value, d = loss(prediction, target, SOME)
+    other_prediction, other_target = case(loss, seed=1)
+    other_prediction[SOME], other_target[SOME] = prediction[SOME], target[SOME]
+    again, d_again = loss(other_prediction, other_target, SOME)
+    assert again == value
+    np.testing.assert_array_equal(d_again, d)
+
+
+def test_labels_count_only_where_the_mask_keeps_them() -> None:
+    prediction, target = case(rl.softmax_cross_entropy)
+    padded = np.where(SOME, target, -1)
+    assert (
+        rl.softmax_cross_entropy(prediction, padded, SOME)[0] == rl.softmax_cross_entropy(prediction, target, SOME)[0]
+    )
+    with refuses(ValueError, "target"):
+        rl.softmax_cross_entropy(prediction, padded)
+
+
+def test_equal_logits_cost_the_logarithm_of_the_number_of_classes() -> None:
+    value, d = rl.softmax_cross_entropy(np.full((2, 3, 8), 700.0), np.zeros((2, 3), int))
+    assert value == pytest.approx(math.log(8), rel=1e-14)
+    np.testing.assert_allclose(d.sum(axis=-1), 0, atol=1e-16)
+
+
+def test_huge_logits_give_a_finite_loss() -> None:
+    prediction = np.array([[[1e5, -1e5]]])
+    assert rl.softmax_cross_entropy(prediction, np.array([[0]]))[0] == 0
+    value, d = rl.softmax_cross_entropy(prediction, np.array([[1]]))
+    assert value == 2e5
+    np.testing.assert_array_equal(d, [[[1, -1]]])
+
+
+def test_a_rare_class_keeps_its_gradient() -> None:
+    """softmax - 1 is formed from the picked probability itself, so a sure answer's gradient is no rounding noise."""
+    _, d = rl.softmax_cross_entropy(np.array([[[0.0, -30.0]]]), np.array([[0]]))
+    assert d[0, 0, 1] == pytest.approx(math.exp(-30), rel=1e-12)
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_dtype_of_the_prediction_is_kept(loss: Any, dtype: type) -> None:
+    prediction, target = case(loss)
+    for mask in (None, SOME):
+        value, d = loss(prediction.astype(dtype), target, mask)
+        assert d.dtype == dtype
+        assert value == pytest.approx(loss(prediction, target, mask)[0], rel=1e-5)
+
+
+@each_loss
+def test_a_loss_changes_nothing_it_was_given(loss: Any) -> None:
+    prediction, target = case(loss)
+    before = prediction.copy(), target.copy()
+    mask = SOME.copy()
+    loss(prediction, target, mask)
+    for array, copy in zip((prediction, target, mask), (*before, SOME), strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+P, LABELS, VALUES = np.zeros((T, B, O)), np.zeros((T, B), int), np.zeros((T, B, O))
+BAD: list[tuple[Any, type[Exception], str, tuple[Any, ...]]] = [
+    (rl.softmax_cross_entropy, ValueError, "target", (P, LABELS + O)),
+    (rl.softmax_cross_entropy, ValueError, "target", (P, LABELS - 1)),
+    (rl.softmax_cross_entropy, ValueError, "target", (P, LABELS[:-1])),
+    (rl.softmax_cross_entropy, ValueError, "target", (P, LABELS[..., None])),
+    (rl.softmax_cross_entropy, TypeError, "target", (P, LABELS.astype(float))),
+    (rl.softmax_cross_entropy, TypeError, "target", (P, LABELS.astype(bool))),
+    (rl.mean_squared_error, TypeError, "target", (P, VALUES.astype(int))),
+    (rl.mean_squared_error, ValueError, "target", (P, VALUES[..., :1])),
+    (rl.mean_squared_error, ValueError, "target", (P, VALUES[..., 0])),
+    (rl.mean_squared_error, ValueError, "target", (P, np.full_like(VALUES, np.nan))),
+]
+BAD += [
+    (loss, error, name, (prediction, target, mask))
+    for loss, target in ((rl.softmax_cross_entropy, LABELS), (rl.mean_squared_error, VALUES))
+    for error, name, prediction, mask in (
+        (TypeError, "prediction", P.astype(int), None),
+        (ValueError, "prediction", P[0, 0], None),
+        (ValueError, "prediction", np.full_like(P, np.nan), None),
+        (ValueError, "prediction", np.full_like(P, np.inf), None),
+        (ValueError, "mask", P, SOME[:-1]),
+        (ValueError, "mask", P, SOME[..., None]),
+        (ValueError, "mask", P, np.zeros((T, B), bool)),
+        (TypeError, "mask", P, np.full((T, B), 2)),
+        (TypeError, "mask", P, np.full((T, B), 0.5)),
+        (TypeError, "mask", P, np.full((T, B), np.nan)),
+        (TypeError, "mask", P, "last"),
+    )
+]
+
+
+@pytest.mark.parametrize(("loss", "error", "name", "arguments"), BAD)
+def test_what_does_not_fit_is_refused(loss: Any, error: type[Exception], name: str, arguments: tuple[Any, ...]) -> None:
+    with refuses(error, name):
+        loss(*arguments)

@@ -1,0 +1,296 @@
+"""The model: layers joined by hand, masks, state, prediction in chunks, and doors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import CELLS, each_cell, random_case, refuses, relative_error
+
+import rnnlab as rl
+from rnnlab.model import PREDICT_CHUNK
+
+
+def stack(
+    lower: type[rl.Cell] = rl.LSTMCell,
+    upper: type[rl.Cell] = rl.GRUCell,
+    loss: Any = rl.mean_squared_error,
+    dtype: Any = np.float64,
+) -> rl.SequenceModel:
+    """3 inputs, 4 and 5 units, 2 outputs."""
+    cells = [lower(3, 4, rng=0, dtype=dtype), upper(4, 5, rng=1, dtype=dtype)]
+    return rl.SequenceModel(cells, rl.Dense(5, 2, rng=2, dtype=dtype), loss)
+
+
+def states_for(model: rl.SequenceModel, B: int) -> tuple[Any, ...]:
+    return tuple(random_case(cell, 1, B, seed=n)[1] for n, cell in enumerate(model.cells))
+
+
+def regression(T: int = 6, B: int = 3, seed: int = 0) -> rl.Batch:
+    rng = np.random.default_rng(seed)
+    return rl.Batch(rng.normal(size=(T, B, 3)), rng.normal(size=(T, B, 2)))
+
+
+@each_cell
+def test_loss_and_grads_join_the_layers_as_by_hand(cell_class: type[rl.Cell]) -> None:
+    model, batch = stack(cell_class, rl.LSTMCell), regression()
+    state = states_for(model, 3)
+    result = model.loss_and_grads(batch, state, input_gradient=True)
+
+    lower, upper = model.cells
+    tape_0 = lower.forward(batch.x, state[0])
+    tape_1 = upper.forward(tape_0.h, state[1])
+    loss, d_y = rl.mean_squared_error(model.readout.forward(tape_1.h), batch.y)
+    readout, d_h = model.readout.backward(tape_1.h, d_y)
+    grads_1 = upper.backward(tape_1, d_h)
+    assert grads_1.x is not None
+    grads_0 = lower.backward(tape_0, grads_1.x)
+
+    assert result.loss == pytest.approx(loss, rel=1e-14)
+    expected = {f"cells.0.{n}": g for n, g in grads_0.params.items()}
+    expected |= {f"cells.1.{n}": g for n, g in grads_1.params.items()}
+    expected |= {f"readout.{n}": g for n, g in readout.items()}
+    assert list(result.grads) == list(model.params)
+    assert set(expected) == set(result.grads)
+    for name, g in expected.items():
+        assert relative_error(result.grads[name], g) <= 1e-13
+    assert relative_error(result.cell_grads[0].x, grads_0.x) <= 1e-13
+    for tape, wanted in zip(result.tapes, (tape_0, tape_1), strict=True):
+        np.testing.assert_array_equal(tape.states, wanted.states)
+    for grads, wanted_grads in zip(result.cell_grads, (grads_0, grads_1), strict=True):
+        assert relative_error(grads.states, wanted_grads.states) <= 1e-13
+    for found, tape in zip(result.state, (tape_0, tape_1), strict=True):
+        np.testing.assert_array_equal(found, tape.states[-1])
+
+
+def test_the_input_gradient_is_made_on_request_alone() -> None:
+    model = stack()
+    assert model.loss_and_grads(regression()).cell_grads[0].x is None
+    assert model.loss_and_grads(regression()).cell_grads[1].x is not None
+
+
+@pytest.mark.parametrize("keep", ["last", "some", "first"])
+def test_a_mask_is_the_loss_over_the_kept_steps(keep: str) -> None:
+    model, batch = stack(), regression()
+    mask = np.zeros((6, 3), bool)
+    mask[{"last": [-1], "some": [1, 4], "first": [0]}[keep]] = True
+    mask[4, 0] = False
+    result = model.loss_and_grads(rl.Batch(batch.x, batch.y, mask), input_gradient=True)
+    outputs, _ = model.predict(batch.x)
+    loss, d_y = rl.mean_squared_error(outputs, batch.y, mask)
+    assert result.loss == pytest.approx(loss, rel=1e-13)
+    tape = result.tapes[-1]
+    readout, d_h = model.readout.backward(tape.h, d_y)
+    assert relative_error(result.grads["readout.W"], readout["W"]) <= 1e-13
+    assert relative_error(result.cell_grads[-1].states, model.cells[-1].backward(tape, d_h).states) <= 1e-13
+
+
+def test_what_comes_after_the_last_kept_step_has_no_influence() -> None:
+    model, batch = stack(), regression()
+    mask = np.zeros((6, 3), bool)
+    mask[2] = True
+    other = batch.x.copy()
+    other[3:] += 1
+    one = model.loss_and_grads(rl.Batch(batch.x, batch.y, mask))
+    two = model.loss_and_grads(rl.Batch(other, batch.y, mask))
+    assert one.loss == two.loss
+    for name, g in one.grads.items():
+        assert relative_error(g, two.grads[name]) <= 1e-13
+
+
+@each_cell
+@pytest.mark.parametrize("T", [1, PREDICT_CHUNK - 1, PREDICT_CHUNK, PREDICT_CHUNK + 1, 2 * PREDICT_CHUNK + 3])
+def test_predict_across_its_chunks_is_one_forward_pass(cell_class: type[rl.Cell], T: int) -> None:
+    model = stack(cell_class, rl.GRUResetBeforeCell)
+    x, state = regression(T).x, states_for(model, 3)
+    outputs, last = model.predict(x, state)
+    tape_0 = model.cells[0].forward(x, state[0])
+    tape_1 = model.cells[1].forward(tape_0.h, state[1])
+    assert relative_error(outputs, model.readout.forward(tape_1.h)) <= 1e-13
+    for found, tape in zip(last, (tape_0, tape_1), strict=True):
+        assert relative_error(found, tape.states[-1]) <= 1e-13
+
+
+@pytest.mark.parametrize("cut", [1, 5, 70])
+def test_predict_goes_on_where_it_stopped(cut: int) -> None:
+    model, x = stack(), regression(80).x
+    whole, last = model.predict(x)
+    first, state = model.predict(x[:cut])
+    second, end = model.predict(x[cut:], state)
+    assert relative_error(np.concatenate((first, second)), whole) <= 1e-13
+    for found, wanted in zip(end, last, strict=True):
+        assert relative_error(found, wanted) <= 1e-13
+
+
+def test_a_state_may_be_none_for_a_layer() -> None:
+    model, x = stack(), regression().x
+    state = states_for(model, 3)
+    found, _ = model.predict(x, (None, state[1]))
+    expected, _ = model.predict(x, (np.zeros_like(state[0]), state[1]))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_predict_and_loss_leave_model_state_and_batch_unchanged() -> None:
+    model, batch = stack(), regression()
+    state = states_for(model, 3)
+    arrays = [*model.params.values(), *state, batch.x, batch.y]
+    before = [array.copy() for array in arrays]
+    first = model.loss_and_grads(batch, state)
+    model.predict(batch.x, state)
+    second = model.loss_and_grads(batch, state)
+    for array, copy in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    for name, g in first.grads.items():
+        np.testing.assert_array_equal(g, second.grads[name])
+
+
+def test_the_state_outlives_the_tape() -> None:
+    result = stack().loss_and_grads(regression())
+    for state, tape in zip(result.state, result.tapes, strict=True):
+        assert not np.shares_memory(state, tape.states)
+
+
+def test_integers_are_one_hot_rows() -> None:
+    model = stack()
+    numbers = np.random.default_rng(1).integers(0, 3, (6, 3))
+    one_hot = (numbers[..., None] == np.arange(3)).astype(float)
+    y = regression().y
+    found, expected = model.loss_and_grads(rl.Batch(numbers, y)), model.loss_and_grads(rl.Batch(one_hot, y))
+    assert found.loss == pytest.approx(expected.loss, rel=1e-14)
+    for name, g in expected.grads.items():
+        assert relative_error(found.grads[name], g) <= 1e-14
+    assert relative_error(model.predict(numbers)[0], model.predict(one_hot)[0]) <= 1e-14
+
+
+@each_cell
+@pytest.mark.parametrize("loss", [rl.mean_squared_error, rl.softmax_cross_entropy])
+@pytest.mark.parametrize("masked", [False, True])
+def test_float32_throughout(cell_class: type[rl.Cell], loss: Any, masked: bool) -> None:
+    model, batch = stack(cell_class, cell_class, loss, np.float32), regression()
+    y = batch.y if loss is rl.mean_squared_error else np.zeros((6, 3), int)
+    mask = np.eye(6, 3, dtype=bool) if masked else None
+    result = model.loss_and_grads(rl.Batch(batch.x, y, mask), states_for(model, 3), input_gradient=True)
+    outputs, state = model.predict(batch.x)
+    arrays = [*model.params.values(), *result.grads.values(), *result.state, outputs, *state]
+    for tape, grads in zip(result.tapes, result.cell_grads, strict=True):
+        assert grads.x is not None
+        arrays += [tape.states, tape.gates, tape.extras, grads.states, grads.x, *grads.params.values()]
+    assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+
+
+def test_complex_parameters_give_complex_results() -> None:
+    model = stack().astype(np.complex128)
+    assert model.predict(regression().x)[0].dtype == np.complex128
+    assert isinstance(model.loss_and_grads(regression()).loss, complex)
+
+
+def test_parameters_are_named_and_live() -> None:
+    model = stack()
+    names = ["cells.0.W_x", "cells.0.W_h", "cells.0.b", "cells.1.W_x", "cells.1.W_h", "cells.1.b", "cells.1.b_hn"]
+    assert list(model.params) == [*names, "readout.W", "readout.b"]
+    before, _ = model.predict(regression().x)
+    for name in model.params:
+        model.params[name] += 0.1
+        after, _ = model.predict(regression().x)
+        assert (after != before).any(), name
+        before = after
+
+
+def test_copies_share_nothing_with_the_original() -> None:
+    model, x = stack(), regression().x
+    before, _ = model.predict(x)
+    for twin in (model.with_params(model.params), model.astype(np.float64)):
+        np.testing.assert_array_equal(twin.predict(x)[0], before)
+        for p in twin.params.values():
+            p += 1
+    np.testing.assert_array_equal(model.predict(x)[0], before)
+
+
+def test_one_cell_is_a_stack_of_one() -> None:
+    cell, readout = rl.LSTMCell(3, 4, rng=0), rl.Dense(4, 2, rng=1)
+    alone, listed = (rl.SequenceModel(c, readout, rl.mean_squared_error) for c in (cell, [cell]))
+    np.testing.assert_array_equal(alone.predict(regression().x)[0], listed.predict(regression().x)[0])
+
+
+# ---- doors ------------------------------------------------------------------------------------
+
+X, Y = np.zeros((6, 3, 3)), np.zeros((6, 3, 2))
+BAD_BATCHES: list[tuple[type[Exception], str, rl.Batch]] = [
+    (ValueError, "x", rl.Batch(X[..., :2], Y)),
+    (ValueError, "x", rl.Batch(X[:0], Y[:0])),
+    (ValueError, "x", rl.Batch(np.full_like(X, np.nan), Y)),
+    (ValueError, "x", rl.Batch(np.full((6, 3), 3), Y)),
+    (TypeError, "x", rl.Batch(X.astype(int), Y)),
+    (ValueError, "y", rl.Batch(X, Y[:-1])),
+    (ValueError, "y", rl.Batch(X, Y[:, :-1])),
+    (ValueError, "target", rl.Batch(X, Y[..., :1])),
+    (TypeError, "target", rl.Batch(X, Y[..., 0].astype(int))),
+    (ValueError, "mask", rl.Batch(X, Y, np.zeros((6, 3), bool))),
+    (ValueError, "mask", rl.Batch(X, Y, np.ones((6, 2), bool))),
+    (TypeError, "mask", rl.Batch(X, Y, np.full((6, 3), 7))),
+]
+
+
+@pytest.mark.parametrize(("error", "name", "batch"), BAD_BATCHES)
+def test_bad_batches_are_refused(error: type[Exception], name: str, batch: rl.Batch) -> None:
+    with refuses(error, name):
+        stack().loss_and_grads(batch)
+
+
+def test_predict_refuses_what_does_not_fit() -> None:
+    for empty_or_flat in (X[:0], X[:, :0], np.zeros(3), np.array(0.0)):
+        with refuses(ValueError, "x"):
+            stack().predict(empty_or_flat)
+    for integers_or_flat in (X.astype(int), X[0]):
+        with refuses(TypeError, "x"):
+            stack().predict(integers_or_flat)
+
+
+def test_a_bad_state_is_refused() -> None:
+    model = stack()
+    good = states_for(model, 3)
+    for state in (good[:1], (*good, good[0]), good[::-1], (good[0][:, :2], good[1])):
+        with refuses(ValueError, "state"):
+            model.predict(X, state)
+        with refuses(ValueError, "state"):
+            model.loss_and_grads(rl.Batch(X, Y), state)
+
+
+def test_layers_that_do_not_join_are_refused() -> None:
+    readout = rl.Dense(4, 2, rng=0)
+    bad: list[tuple[type[Exception], str, tuple[Any, ...]]] = [
+        (ValueError, "cells", (rl.LSTMCell(3, 5, rng=0), readout)),
+        (ValueError, "cells", ([rl.LSTMCell(3, 5, rng=0), rl.GRUCell(4, 4, rng=0)], readout)),
+        (ValueError, "cells", (rl.LSTMCell(3, 4, rng=0, dtype=np.float32), readout)),
+        (TypeError, "cells", ([], readout)),
+        (TypeError, "cells", ("LSTM", readout)),
+        (TypeError, "cells", (None, readout)),
+        (TypeError, "readout", (rl.LSTMCell(3, 4, rng=0), None)),
+        (TypeError, "loss", (rl.LSTMCell(3, 4, rng=0), readout, "mse")),
+    ]
+    for error, name, arguments in bad:
+        with refuses(error, name):
+            rl.SequenceModel(*(arguments if len(arguments) == 3 else (*arguments, rl.mean_squared_error)))
+
+
+def test_with_params_refuses_what_does_not_fit() -> None:
+    model = stack()
+    with refuses(ValueError, "params"):
+        model.with_params({name: p for name, p in model.params.items() if name != "readout.b"})
+    with refuses(ValueError, "params['readout.b']"):
+        model.with_params(model.params | {"readout.b": np.zeros((1, 3))})
+
+
+def test_a_nan_in_a_parameter_is_named() -> None:
+    for name in ("W_x", "b", "b_hn"):
+        model = stack()
+        model.cells[1].params[name][...] = np.nan
+        with refuses(ValueError, f"params[{name!r}]"):
+            model.predict(X)
+
+
+def test_all_cells_stack_on_all_cells() -> None:
+    for lower in CELLS:
+        for upper in CELLS:
+            assert stack(lower, upper).predict(X)[0].shape == (6, 3, 2)

@@ -1,0 +1,82 @@
+"""The readout: an affine map, against loops over plain numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import refuses, relative_error
+
+import rnnlab as rl
+
+
+def case() -> tuple[rl.Dense, Any, Any]:
+    rng = np.random.default_rng(0)
+    return rl.Dense(3, 2, rng=rng), rng.normal(size=(4, 5, 3)), rng.normal(size=(4, 5, 2))
+
+
+def test_forward_and_backward_equal_the_scalar_sums() -> None:
+    dense, h, d_y = case()
+    W, b = dense.params["W"], dense.params["b"]
+    y = dense.forward(h)
+    grads, d_h = dense.backward(h, d_y)
+    expected_W, expected_b, expected_h = np.zeros((3, 2)), np.zeros((1, 2)), np.zeros(h.shape)
+    for t, row in np.ndindex(4, 5):
+        for o in range(2):
+            assert y[t, row, o] == pytest.approx(sum(h[t, row, j] * W[j, o] for j in range(3)) + b[0, o], rel=1e-13)
+            expected_b[0, o] += d_y[t, row, o]
+            for j in range(3):
+                expected_W[j, o] += h[t, row, j] * d_y[t, row, o]
+                expected_h[t, row, j] += d_y[t, row, o] * W[j, o]
+    assert list(grads) == list(dense.params) == ["W", "b"]
+    assert relative_error(grads["W"], expected_W) <= 1e-13
+    assert relative_error(grads["b"], expected_b) <= 1e-13
+    assert relative_error(d_h, expected_h) <= 1e-13
+
+
+def test_initial_weights_are_uniform_within_one_over_sqrt_h() -> None:
+    for p in rl.Dense(25, 40, rng=0).params.values():
+        assert 0.8 / 5 < np.abs(p).max() <= 1 / 5
+    np.testing.assert_array_equal(rl.Dense(3, 2, rng=4).params["W"], rl.Dense(3, 2, rng=4).params["W"])
+    assert (rl.Dense(3, 2, rng=4).params["W"] != rl.Dense(3, 2, rng=5).params["W"]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_one_dtype_throughout(dtype: type) -> None:
+    dense, h, d_y = case()
+    dense = dense.with_params({name: p.astype(dtype) for name, p in dense.params.items()})
+    grads, d_h = dense.backward(h.astype(dtype), d_y.astype(dtype))
+    assert {a.dtype for a in (dense.forward(h.astype(dtype)), d_h, *grads.values())} == {np.dtype(dtype)}
+    assert dense.dtype == dtype
+    assert {p.dtype for p in rl.Dense(3, 2, rng=0, dtype=np.float32).params.values()} == {np.dtype(np.float32)}
+
+
+def test_copies_share_nothing_with_the_original() -> None:
+    dense, h, _ = case()
+    before = dense.forward(h)
+    twin = dense.with_params(dense.params)
+    for p in twin.params.values():
+        p += 1
+    np.testing.assert_array_equal(dense.forward(h), before)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    dense, h, d_y = case()
+    with refuses(ValueError, "h"):
+        dense.forward(h[..., :2])
+    with refuses(ValueError, "d_y"):
+        dense.backward(h, d_y[..., :1])
+    with refuses(ValueError, "d_y"):
+        dense.backward(h, d_y[:-1])
+    with refuses(ValueError, "params"):
+        dense.with_params({"W": dense.params["W"]})
+    bad: list[tuple[type[Exception], str, dict[str, Any]]] = [
+        (ValueError, "input_size", {"input_size": 0}),
+        (TypeError, "output_size", {"output_size": "2"}),
+        (TypeError, "rng", {"rng": object()}),
+        (ValueError, "dtype", {"dtype": np.float16}),
+    ]
+    for error, name, arguments in bad:
+        with refuses(error, name):
+            rl.Dense(**{"input_size": 3, "output_size": 2} | arguments)
