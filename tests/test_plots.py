@@ -1,0 +1,233 @@
+"""What the plots draw: the data, the scales, the limits, the words."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Annotation, Text
+
+import rnnlab as rl
+from rnnlab import plots
+
+T, B, D, H = 12, 3, 2, 5
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def tape() -> rl.Tape:
+    x = np.random.default_rng(0).normal(size=(T, B, D))
+    return rl.LSTMCell(D, H, rng=0).forward(x)
+
+
+def labels_of(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.texts if isinstance(text, Annotation)]
+
+
+# ---- loss curves ------------------------------------------------------------------------------
+
+
+def test_loss_curves_draw_each_history_against_its_step() -> None:
+    ax = plots.loss_curves({"RNN": rl.History([3.0, 2.0, 1.0], [1.0, 1.0, 1.0]), "GRU": [4.0, 0.5]})
+    rnn, gru = ax.lines
+    assert rnn.get_xydata().tolist() == [[1, 3.0], [2, 2.0], [3, 1.0]]
+    assert gru.get_xydata().tolist() == [[1, 4.0], [2, 0.5]]
+    assert ax.get_yscale() == "linear"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("training step", "training loss")
+
+
+def test_smoothing_is_the_mean_of_the_last_steps_and_says_so() -> None:
+    losses = np.random.default_rng(0).random(20)
+    ax = plots.loss_curves({"LSTM": losses}, smooth=4)
+    x, y = ax.lines[0].get_data()
+    assert list(x) == list(range(4, 21))
+    np.testing.assert_allclose(y, [losses[n - 4 : n].mean() for n in range(4, 21)], rtol=1e-12)
+    assert "mean of the last 4 steps" in ax.get_ylabel()
+
+
+def test_baselines_are_dashed_horizontals_over_all_steps() -> None:
+    ax = plots.loss_curves({"LSTM": [3.0, 2.0, 1.0]}, baselines={"chance": 1.5}, log=True)
+    line = ax.lines[1]
+    assert line.get_xydata().tolist() == [[1, 1.5], [3, 1.5]]
+    assert line.get_linestyle() == "--"
+    assert line.get_color() == plots.GREY
+    assert ax.get_yscale() == "log"
+    assert labels_of(ax) == ["LSTM", "chance"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"histories": {}}, ValueError, "histories: expected at least one curve"),
+        ({"histories": [1.0, 2.0]}, TypeError, "histories: expected a dict from label to curve"),
+        ({"histories": {"a": []}}, ValueError, r"histories\['a'\]: expected at least one entry"),
+        ({"histories": {"a": rl.History()}}, ValueError, r"histories\['a'\]: expected at least one entry"),
+        ({"histories": {"a": [[1.0]]}}, ValueError, r"histories\['a'\]: expected shape \(steps\)"),
+        ({"histories": {"a": [1.0, np.nan]}}, ValueError, r"histories\['a'\]: expected finite numbers"),
+        ({"histories": {"a": ["x"]}}, TypeError, r"histories\['a'\]: expected real numbers"),
+        ({"histories": {"a": [1.0]}, "smooth": 2}, ValueError, "smooth: expected at most the 1 steps"),
+        ({"histories": {"a": [1.0]}, "smooth": 0}, ValueError, "smooth: expected an integer of at least 1"),
+        ({"histories": {"a": [1.0, 0.0]}, "log": True}, ValueError, r"histories\['a'\]: expected numbers above 0"),
+        ({"histories": {"a": [1.0]}, "baselines": {"b": -1}, "log": True}, ValueError, r"baselines\['b'\]: expected"),
+        ({"histories": {"a": [1.0]}, "ax": 3}, TypeError, "ax: expected matplotlib axes or None, got int 3"),
+    ],
+)
+def test_loss_curves_refuse_bad_input_before_a_figure_is_made(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        plots.loss_curves(**arguments)
+    assert not plt.get_fignums()
+
+
+# ---- gradient flow ----------------------------------------------------------------------------
+
+
+def test_gradient_flow_draws_the_norms_on_a_logarithmic_axis() -> None:
+    norms = {"RNN": np.array([1e-6, 1e-3, 2.0]), "LSTM: c": [0.1, 0.2, 0.4]}
+    ax = plots.gradient_flow(norms)
+    for line, curve in zip(ax.lines, norms.values(), strict=True):
+        assert line.get_xydata().tolist() == [[t, norm] for t, norm in enumerate(curve)]
+    assert ax.get_yscale() == "log"
+    assert ax.get_xlim() == (0, 2)
+    assert "time step" in ax.get_xlabel()
+    assert "norm of dL/dstate" in ax.get_ylabel()
+    assert labels_of(ax) == list(norms)
+
+
+def test_relative_flow_is_divided_by_the_last_value_above_zero_and_a_zero_leaves_a_gap() -> None:
+    ax = plots.gradient_flow({"RNN": [1.0, 2.0, 4.0], "four-gate LSTM: c": [1.0, 0.0, 5.0, 0.0]}, relative=True)
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.25, 0.5, 1.0])
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), [0.2, np.nan, 1.0, np.nan])
+    assert "divided by its last value" in ax.get_ylabel()
+
+
+@pytest.mark.parametrize(
+    ("norms", "message"),
+    [
+        ({"a": [1.0, -1.0]}, r"norms\['a'\]: expected norms, at least 0 and not all 0"),
+        ({"a": [0.0, 0.0]}, r"norms\['a'\]: expected norms, at least 0 and not all 0"),
+        ({"a": [1.0, np.inf]}, r"norms\['a'\]: expected finite numbers, got inf at index \(1,\)"),
+        ({}, "norms: expected at least one curve"),
+    ],
+)
+def test_gradient_flow_refuses_what_is_no_norm(norms: dict[str, list[float]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plots.gradient_flow(norms)
+    assert not plt.get_fignums()
+
+
+# ---- gates ------------------------------------------------------------------------------------
+
+
+def test_a_gate_map_shows_one_sequence_units_down_and_time_across(tape: rl.Tape) -> None:
+    ax = plots.gate_heatmap(tape, "forget", sequence=2)
+    (image,) = ax.images
+    np.testing.assert_array_equal(image.get_array(), tape.gate("forget")[:, 2].T)
+    assert image.get_clim() == (0, 1)
+    assert image.get_cmap().name == "viridis"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time step t", "unit")
+    assert image.colorbar is not None
+    assert "forget gate: 1 keeps the memory" in image.colorbar.ax.get_ylabel()
+
+
+def test_a_candidate_runs_from_minus_one_to_one_around_a_neutral_middle(tape: rl.Tape) -> None:
+    (image,) = plots.gate_heatmap(tape, "candidate").images
+    assert image.get_clim() == (-1, 1)
+    red, green, blue, _ = image.get_cmap()(0.5)
+    assert min(red, green, blue) > 0.95
+
+
+def test_a_relu_candidate_widens_the_scale_on_both_sides() -> None:
+    cell = rl.RNNCell(1, 1, rng=0, activation="relu")
+    cell.W_x[...], cell.W_h[...], cell.b[...] = 1.0, 0.0, 0.0
+    (image,) = plots.gate_heatmap(cell.forward(np.full((4, 1, 1), 2.5)), "candidate").images
+    assert image.get_clim() == (-2.5, 2.5)
+
+
+def test_sorting_puts_the_largest_mean_at_the_top(tape: rl.Tape) -> None:
+    (image,) = plots.gate_heatmap(tape, "input", sort=True).images
+    means = np.asarray(image.get_array()).mean(axis=1)
+    assert (np.diff(means) <= 0).all()
+    np.testing.assert_allclose(np.sort(means), np.sort(tape.gate("input")[:, 0].mean(axis=0)), rtol=1e-12)
+
+
+def test_events_are_named_at_their_time_steps(tape: rl.Tape) -> None:
+    ax = plots.gate_heatmap(tape, "output", events={3: "reveal", 9: "question"})
+    (top,) = ax.child_axes
+    ticks = {tick: label.get_text() for tick, label in zip(top.get_xticks(), top.get_xticklabels(), strict=True)}
+    assert ticks == {3: "reveal", 9: "question"}
+
+
+def test_gate_maps_refuse_gates_sequences_and_events_that_are_not_there(tape: rl.Tape) -> None:
+    with pytest.raises(KeyError, match="expected one of"):
+        plots.gate_heatmap(tape, "update")
+    with pytest.raises(IndexError, match=r"sequence: expected one of the batch's 0 \.\. 2, got 3"):
+        plots.gate_heatmap(tape, "forget", sequence=3)
+    with pytest.raises(IndexError, match=r"events: expected time steps 0 \.\. 11, got 12"):
+        plots.gate_heatmap(tape, "forget", events={12: "too late"})
+    assert not plt.get_fignums()
+
+
+# ---- the shared style -------------------------------------------------------------------------
+
+
+def test_every_plot_draws_on_the_axes_it_is_given_and_returns_them(tape: rl.Tape) -> None:
+    _, (first, second, third) = plt.subplots(1, 3)
+    assert plots.loss_curves({"a": [1.0]}, ax=first) is first
+    assert plots.gradient_flow({"a": [1.0, 2.0]}, ax=second) is second
+    assert plots.gate_heatmap(tape, "forget", ax=third) is third
+    assert len(plt.get_fignums()) == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "colour"),
+    [
+        ("RNN", plots.VERMILLION),
+        ("LSTM, chrono: c", plots.BLUE),
+        ("GRU", plots.GREEN),
+        ("GRU reset before", plots.SKY_BLUE),
+        ("GRUResetBeforeCell", plots.SKY_BLUE),
+        ("four-gate LSTM", plots.PURPLE),
+        ("FourGateLSTMCell", plots.PURPLE),
+        ("5-gram", None),
+    ],
+)
+def test_a_label_takes_the_colour_of_the_cell_that_it_begins_with(label: str, colour: str | None) -> None:
+    assert plots.colour_of(label) == colour
+
+
+def test_no_two_curves_of_a_figure_look_the_same() -> None:
+    labels = ["LSTM", "LSTM, chrono", "LSTM: c", "RNN", "GRU", "GRU reset before", "four-gate LSTM", "AR(9)", "ridge"]
+    styles = [tuple(style.values()) for style in plots.line_styles(labels)]
+    assert len(set(styles)) == len(labels)
+
+
+def test_spread_keeps_the_order_the_distance_and_what_is_far_apart_already() -> None:
+    np.testing.assert_allclose(plots.spread(np.array([0.0, 0.5, 1.0]), 0.1), [0.0, 0.5, 1.0])
+    moved = plots.spread(np.array([0.2, 0.5, 0.5, 0.5, 0.8]), 0.1)
+    np.testing.assert_allclose(moved, [0.2, 0.4, 0.5, 0.6, 0.8])
+
+
+@pytest.mark.parametrize("draw", ["loss", "flow"])
+def test_labels_lie_inside_the_figure_and_do_not_overlap(draw: str) -> None:
+    curves = {f"a rather long label {n}": [2.0, 1.0, 1.0 + n / 1000] for n in range(6)}
+    ax = plots.loss_curves(curves) if draw == "loss" else plots.gradient_flow(curves)
+    canvas = FigureCanvasAgg(ax.figure)  # drawn, so that the layout is settled
+    canvas.draw()
+    boxes = sorted((Text.get_window_extent(text, canvas.get_renderer()) for text in ax.texts), key=lambda box: box.y0)
+    assert len(boxes) == 6
+    for box in boxes:
+        assert 0 <= box.x0 < box.x1 <= ax.figure.bbox.width
+        assert 0 <= box.y0 < box.y1 <= ax.figure.bbox.height
+    for below, above in pairwise(boxes):
+        assert below.y1 <= above.y0
