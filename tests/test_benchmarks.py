@@ -1,0 +1,72 @@
+"""The benchmarks compare equals: same loss, same gradients, from every implementation they time."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from benchmarks import compare, models, peers
+from benchmarks.models import Shape
+
+SMALL, TEXT = Shape(6, 3, 4, 5), Shape(6, 3, 4, 5, text=True)
+
+each_kind = pytest.mark.parametrize("kind", models.KINDS)
+
+
+@pytest.mark.parametrize("dtype", models.DTYPES)
+def test_the_plain_loop_has_the_gradients_of_the_lstm(dtype: str) -> None:
+    peers.check_peers(SMALL, dtype)
+
+
+def test_a_wrong_plain_loop_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = peers.lstm_pass
+
+    def without_the_first_input_row(*arguments: np.ndarray) -> tuple[np.ndarray, ...]:
+        dW, db, dx = right(*arguments)
+        dW[SMALL.H] = 0
+        return dW, db, dx
+
+    monkeypatch.setattr(peers, "lstm_pass", without_the_first_input_row)
+    with pytest.raises(AssertionError, match="Mismatched elements: 20 / 180"):
+        peers.check_peers(SMALL, "float64")
+
+
+@each_kind
+@pytest.mark.parametrize("shape", [SMALL, TEXT], ids=["numbers", "text"])
+def test_both_training_steps_start_at_the_same_loss_and_learn(kind: str, shape: Shape) -> None:
+    pytest.importorskip("torch", reason="PyTorch is what rnnlab is compared with")
+    ours, theirs = models.rnnlab_step(kind, shape, "float64"), models.torch_step(kind, shape, "float64")
+    first, second = (ours(), theirs()), (ours(), theirs())
+    assert first[0] == pytest.approx(first[1], rel=1e-12)
+    assert max(second) < min(first)
+
+
+@each_kind
+def test_both_passes_give_the_same_input_gradient(kind: str) -> None:
+    pytest.importorskip("torch", reason="PyTorch is what rnnlab is compared with")
+    ours, theirs = models.rnnlab_pass(kind, SMALL, "float64"), models.torch_pass(kind, SMALL, "float64")
+    for _ in range(2):  # the second run must not add to the first
+        np.testing.assert_allclose(ours(), theirs().numpy(), rtol=0, atol=1e-14)
+
+
+def test_the_quick_run_prints_every_table_but_the_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="PyTorch is what rnnlab is compared with")
+    compare.main(["--quick", "--only", "pass,step,floor,profile,peers,growth,import"])
+    printed = capsys.readouterr().out
+    titles = [line for line in printed.splitlines() if line.startswith("## ")]
+    assert len(titles) == 10
+    assert "nan" not in printed
+    assert "matplotlib not imported" in printed
+
+
+def test_without_torch_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SystemExit, match=r"rnnlab\[interop\]"):
+        compare.main(["--quick", "--only", "step"])
+
+
+def test_an_unknown_section_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        compare.main(["--only", "speed"])
+    assert "got speed" in capsys.readouterr().err
