@@ -1,0 +1,238 @@
+"""Optimizers: against sequences computed with plain numbers, and nothing half-done when a step is refused."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import refuses
+
+import rnnlab as rl
+
+GRADIENTS = [0.5, -2.0, 0.25, 0.0, 3.0, 1e-6]
+OPTIMIZERS = {
+    "SGD": lambda lr=0.1: rl.SGD(lr),
+    "momentum": lambda lr=0.1: rl.SGD(lr, momentum=0.9),
+    "Adam": lambda lr=0.1: rl.Adam(lr),
+}
+each_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+
+def run(optimizer: Any, gradients: list[float], start: float = 1.0) -> list[float]:
+    """A parameter of one number, after each of these gradients."""
+    params = {"w": np.array([start])}
+    found = []
+    for g in gradients:
+        optimizer.step(params, {"w": np.array([g])})
+        found.append(float(params["w"][0]))
+    return found
+
+
+def test_sgd_is_weight_minus_learning_rate_times_gradient() -> None:
+    w, expected = 1.0, []
+    for g in GRADIENTS:
+        w = w - 0.1 * g
+        expected.append(w)
+    assert run(rl.SGD(0.1), GRADIENTS) == pytest.approx(expected, rel=1e-14)
+
+
+def test_momentum_adds_the_decayed_velocity() -> None:
+    w, v, expected = 1.0, 0.0, []
+    for g in GRADIENTS:
+        v = 0.9 * v + g
+        w = w - 0.1 * v
+        expected.append(w)
+    assert run(rl.SGD(0.1, momentum=0.9), GRADIENTS) == pytest.approx(expected, rel=1e-13)
+
+
+def test_adam_is_algorithm_1_of_kingma_and_ba() -> None:
+    w, m, v, expected = 1.0, 0.0, 0.0, []
+    for n, g in enumerate(GRADIENTS, start=1):
+        m = 0.8 * m + (1 - 0.8) * g
+        v = 0.95 * v + (1 - 0.95) * g * g
+        w = w - 0.01 * (m / (1 - 0.8**n)) / (math.sqrt(v / (1 - 0.95**n)) + 1e-3)
+        expected.append(w)
+    found = run(rl.Adam(0.01, beta1=0.8, beta2=0.95, epsilon=1e-3), GRADIENTS)
+    assert found == pytest.approx(expected, rel=1e-13)
+
+
+def test_adams_defaults_are_those_of_the_paper() -> None:
+    expected = run(rl.Adam(0.001, beta1=0.9, beta2=0.999, epsilon=1e-8), GRADIENTS)
+    assert run(rl.Adam(), GRADIENTS) == expected
+
+
+def test_adams_first_step_has_the_length_of_the_learning_rate() -> None:
+    for g in (1e-3, 1.0, 1e3):
+        assert run(rl.Adam(0.01), [g])[0] == pytest.approx(1 - 0.01, rel=1e-6)
+
+
+@each_optimizer
+def test_parameters_are_updated_in_place_each_with_a_state_of_its_own(make: Any) -> None:
+    rng = np.random.default_rng(0)
+    params = {"a": rng.normal(size=(2, 3)), "b": rng.normal(size=(1, 3))}
+    held = dict(params)
+    both = {name: p.copy() for name, p in params.items()}
+    alone = {name: p.copy() for name, p in params.items()}
+    optimizer, optimizers = make(), {name: make() for name in params}
+    for _ in range(4):
+        grads = {name: rng.normal(size=p.shape) for name, p in params.items()}
+        before = {name: g.copy() for name, g in grads.items()}
+        optimizer.step(params, grads)
+        for name in params:
+            optimizers[name].step({name: alone[name]}, {name: grads[name]})
+            np.testing.assert_array_equal(grads[name], before[name])
+    for name, p in params.items():
+        assert p is held[name]
+        assert (p != both[name]).all()
+        np.testing.assert_allclose(p, alone[name], rtol=1e-14)
+
+
+@each_optimizer
+def test_reusing_the_gradient_arrays_does_not_change_the_steps(make: Any) -> None:
+    """A caller may write the next gradient into the same array."""
+    params, buffer, optimizer = {"w": np.array([1.0])}, np.empty(1), make()
+    found = []
+    for g in GRADIENTS:
+        buffer[0] = g
+        optimizer.step(params, {"w": buffer})
+        found.append(float(params["w"][0]))
+    assert found == run(make(), GRADIENTS)
+
+
+@each_optimizer
+def test_float32_throughout(make: Any) -> None:
+    params = {"w": np.ones((2, 3), np.float32)}
+    optimizer = make()
+    for _ in range(3):
+        optimizer.step(params, {"w": np.full((2, 3), 0.1, np.float32)})
+
+    def arrays(value: Any) -> list[Any]:
+        if isinstance(value, np.ndarray):
+            return [value]
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        return [array for item in inner for array in arrays(item)]
+
+    assert {array.dtype for array in [params["w"], *arrays(vars(optimizer))]} == {np.dtype(np.float32)}
+
+
+@each_optimizer
+def test_the_learning_rate_may_be_a_function_of_the_step(make: Any) -> None:
+    asked: list[int] = []
+
+    def rate(step: int) -> float:
+        asked.append(step)
+        return 0.1
+
+    assert run(make(rate), GRADIENTS) == run(make(0.1), GRADIENTS)
+    assert asked == list(range(len(GRADIENTS)))
+    assert run(make(lambda step: 0.0), GRADIENTS) == [1.0] * len(GRADIENTS)
+
+
+def test_linear_decay_is_a_line_from_lr_to_zero() -> None:
+    rate = rl.linear_decay(0.5, 10)
+    assert [rate(n) for n in (0, 1, 5, 10, 11, 1000)] == pytest.approx([0.5, 0.45, 0.25, 0, 0, 0])
+    assert run(rl.SGD(rate), [1.0, 1.0]) == pytest.approx([0.5, 0.05])
+
+
+@each_optimizer
+def test_a_refused_step_changes_nothing(make: Any) -> None:
+    """Not the parameters, and not the optimizer: what follows is what would have followed."""
+    w, b = np.array([1.0, 2.0]), np.array([3.0])
+    good = {"w": np.array([0.1, -0.2]), "b": np.array([0.3])}
+    bad: list[tuple[type[Exception], str, dict[str, Any]]] = [
+        (ValueError, "grads['b']", good | {"b": np.array([np.nan])}),
+        (ValueError, "grads['b']", good | {"b": np.array([np.inf])}),
+        (TypeError, "grads['b']", good | {"b": np.array([1j])}),
+        (TypeError, "params['b']", good | {"b": np.array([1])}),
+        (TypeError, "params['b']", good | {"b": 0.3}),
+        (ValueError, "params['b']", good | {"b": np.array([0.3, 0.3])}),
+        (ValueError, "params", {"w": good["w"]}),
+        (ValueError, "params", good | {"c": np.array([0.3])}),
+    ]
+    for error, name, grads in bad:
+        params = {"w": w.copy(), "b": b.copy()}
+        optimizer = make()
+        optimizer.step(params, good)
+        undisturbed, before = copy.deepcopy(optimizer), copy.deepcopy(params)
+        with refuses(error, name):
+            optimizer.step(params, grads)
+        for key in params:
+            np.testing.assert_array_equal(params[key], before[key])
+        optimizer.step(params, good)
+        undisturbed.step(before, good)
+        for key in params:
+            np.testing.assert_array_equal(params[key], before[key])
+
+
+@each_optimizer
+def test_a_refused_learning_rate_changes_nothing(make: Any) -> None:
+    rates = iter([0.1, -1.0, 0.1])
+    params, optimizer = {"w": np.array([1.0])}, make(lambda step: next(rates))
+    optimizer.step(params, {"w": np.array([0.5])})
+    before = params["w"].copy()
+    with refuses(ValueError, "lr"):
+        optimizer.step(params, {"w": np.array([0.5])})
+    np.testing.assert_array_equal(params["w"], before)
+    optimizer.step(params, {"w": np.array([0.5])})
+    assert float(params["w"][0]) == pytest.approx(run(make(), [0.5, 0.5])[-1], rel=1e-14)
+
+
+BAD: list[tuple[Any, type[Exception], str, dict[str, Any]]] = [
+    (rl.SGD, ValueError, "lr", {"lr": 0}),
+    (rl.SGD, ValueError, "lr", {"lr": -0.1}),
+    (rl.SGD, ValueError, "lr", {"lr": math.nan}),
+    (rl.SGD, TypeError, "lr", {"lr": "fast"}),
+    (rl.SGD, TypeError, "lr", {"lr": True}),
+    (rl.SGD, ValueError, "momentum", {"lr": 0.1, "momentum": 1}),
+    (rl.SGD, ValueError, "momentum", {"lr": 0.1, "momentum": -0.1}),
+    (rl.Adam, ValueError, "lr", {"lr": math.inf}),
+    (rl.Adam, ValueError, "beta1", {"beta1": 1.0}),
+    (rl.Adam, ValueError, "beta2", {"beta2": -0.5}),
+    (rl.Adam, ValueError, "epsilon", {"epsilon": 0}),
+    (rl.linear_decay, ValueError, "lr", {"lr": 0, "steps": 5}),
+    (rl.linear_decay, ValueError, "steps", {"lr": 0.1, "steps": 0}),
+    (rl.clip_by_global_norm, ValueError, "max_norm", {"grads": {}, "max_norm": 0}),
+    (rl.clip_by_global_norm, TypeError, "max_norm", {"grads": {}, "max_norm": "1"}),
+    (rl.clip_by_global_norm, TypeError, "grads", {"grads": [np.ones(2)], "max_norm": 1}),
+    (rl.clip_by_global_norm, FloatingPointError, "grads", {"grads": {"w": np.array([np.nan])}, "max_norm": 1}),
+    (rl.clip_by_global_norm, FloatingPointError, "grads", {"grads": {"w": np.array([1e200])}, "max_norm": 1}),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "name", "arguments"), BAD)
+def test_bad_arguments_are_refused(make: Any, error: type[Exception], name: str, arguments: dict[str, Any]) -> None:
+    with refuses(error, name):
+        make(**arguments)
+
+
+# ---- clipping ---------------------------------------------------------------------------------
+
+
+def test_clipping_scales_all_gradients_by_one_factor() -> None:
+    grads = {"a": np.array([[3.0, 0.0]]), "b": np.array([0.0, 4.0]), "c": np.array([12.0])}
+    clipped, norm = rl.clip_by_global_norm(grads, 6.5)
+    assert norm == pytest.approx(13)
+    for name, g in grads.items():
+        np.testing.assert_allclose(clipped[name], g / 2, rtol=1e-15)
+    assert float(grads["c"][0]) == 12
+
+
+def test_clipping_leaves_what_is_short_enough() -> None:
+    grads = {"a": np.array([3.0]), "b": np.array([4.0])}
+    for bound in (5.0, 5.1, 1e9):
+        clipped, norm = rl.clip_by_global_norm(grads, bound)
+        assert norm == pytest.approx(5)
+        for name, g in grads.items():
+            np.testing.assert_array_equal(clipped[name], g)
+    zeros, norm = rl.clip_by_global_norm({"a": np.zeros(3)}, 1.0)
+    assert norm == 0
+    np.testing.assert_array_equal(zeros["a"], np.zeros(3))
+
+
+def test_clipping_keeps_float32() -> None:
+    clipped, norm = rl.clip_by_global_norm({"a": np.array([3.0, 4.0], np.float32)}, 1.0)
+    assert clipped["a"].dtype == np.float32
+    assert isinstance(norm, float)

@@ -1,0 +1,421 @@
+"""Tasks: each definition checked from x alone, batches that depend on (seed, n) alone, text, and n-grams."""
+
+from __future__ import annotations
+
+import collections
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import refuses, relative_error
+
+import rnnlab as rl
+from rnnlab import tasks
+
+TASKS = (tasks.adding, tasks.movie, tasks.temporal_order)
+each_task = pytest.mark.parametrize("make", TASKS, ids=lambda f: f.__name__)
+each_length = pytest.mark.parametrize("T", [10, 17, 100])
+
+
+def assert_same(one: rl.Batch, other: rl.Batch) -> None:
+    np.testing.assert_array_equal(one.x, other.x)
+    np.testing.assert_array_equal(one.y, other.y)
+    np.testing.assert_array_equal(one.mask, other.mask)
+
+
+# ---- what all tasks promise -------------------------------------------------------------------
+
+
+@each_task
+def test_a_batch_depends_on_seed_and_number_alone(make: Any) -> None:
+    asked_in_order = [make(12, 5, seed=3).batch(n) for n in range(4)]
+    again = make(12, 5, seed=3)
+    for n in (2, 0, 3, 1, 2):
+        assert_same(again.batch(n), asked_in_order[n])
+    for batch, expected in zip(again, asked_in_order, strict=False):
+        assert_same(batch, expected)
+    for batch, expected in zip(again.stream(2), asked_in_order[2:], strict=False):
+        assert_same(batch, expected)
+    xs = [b.x.tobytes() for b in (*asked_in_order, *(make(12, 5, seed=4).batch(n) for n in range(4)))]
+    assert len(set(xs)) == 8
+
+
+@each_task
+@each_length
+def test_x_y_and_mask_fit_the_model_that_the_task_names(make: Any, T: int) -> None:
+    task = make(T, 6)
+    batch = task.batch(0)
+    assert batch.x.shape[:2] == batch.y.shape[:2] == batch.mask.shape == (T, 6)
+    model = rl.SequenceModel(rl.GRUCell(task.input_size, 3, rng=0), rl.Dense(3, task.output_size, rng=1), task.loss)
+    result = model.loss_and_grads(batch)
+    assert math.isfinite(result.loss)
+    assert (batch.mask == (np.arange(T) == T - 1)[:, None]).all()  # the answer is read at the last step
+    assert not batch.y[:-1].any()
+
+
+@each_task
+def test_the_evaluation_batch_is_fixed_and_no_training_batch(make: Any) -> None:
+    task = make(12, 5, seed=3)
+    assert_same(task.evaluation(40), make(12, 9, seed=3).evaluation(40))
+    assert task.evaluation().x.shape[1] == 500
+    assert (task.evaluation(40).x != make(12, 5, seed=4).evaluation(40).x).any()
+    for n in range(20):
+        assert (task.evaluation(5).x != task.batch(n).x).any()
+
+
+class Oracle(rl.SequenceModel):
+    """Answers what it is told; for classes as logits."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def predict(self, x: Any, state: Any = None) -> Any:
+        return self.answer, ()
+
+
+@each_task
+def test_score_and_solved_know_the_perfect_and_the_ignorant(make: Any) -> None:
+    task = make(20, seed=1)
+    y = task.evaluation().y
+    regression = task.loss is rl.mean_squared_error
+    right = y if regression else np.eye(4)[y]
+    assert task.score(Oracle(right)) == (0 if regression else 1)
+    assert task.solved(task.score(Oracle(right)))
+    ignorant = np.ones_like(y) if regression else np.eye(4)[np.ones_like(y)]
+    score = task.score(Oracle(ignorant))
+    # one answer for all: the variance of the sum of two uniform numbers (standard error .0088 at 500), or a quarter
+    assert task.chance == pytest.approx(1 / 6 if regression else 0.25)
+    assert abs(score - task.chance) < 5 * (0.0088 if regression else math.sqrt(0.25 * 0.75 / 500))
+    assert not task.solved(score)
+
+
+def test_what_counts_as_solved() -> None:
+    assert tasks.adding(10).solved(0.0099)
+    assert not tasks.adding(10).solved(0.01)
+    for make in (tasks.movie, tasks.temporal_order):
+        assert make(10).solved(0.99)
+        assert not make(10).solved(0.9899)
+
+
+@each_task
+@pytest.mark.parametrize(
+    ("error", "name", "arguments"),
+    [
+        (ValueError, "T", {"T": 1}),
+        (TypeError, "T", {"T": 20.0}),
+        (ValueError, "batch_size", {"batch_size": 0}),
+        (ValueError, "seed", {"seed": -1}),
+        (TypeError, "seed", {"seed": "one"}),
+    ],
+)
+def test_bad_arguments_are_refused(make: Any, error: type[Exception], name: str, arguments: dict[str, Any]) -> None:
+    with refuses(error, name):
+        make(**{"T": 20} | arguments)
+
+
+@each_task
+def test_bad_batch_numbers_and_sizes_are_refused(make: Any) -> None:
+    with refuses(ValueError, "n"):
+        make(20).batch(-1)
+    with refuses(TypeError, "n"):
+        make(20).batch(0.0)
+    with refuses(ValueError, "size"):
+        make(20).evaluation(0)
+
+
+# ---- each definition, from x ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("T", [2, 3, 10, 101])
+def test_adding_marks_one_number_in_each_half_and_asks_for_their_sum(T: int) -> None:
+    batch = tasks.adding(T, 400).batch(0)
+    x, y = batch.x.tolist(), batch.y.tolist()
+    places = set()
+    for b in range(400):
+        marked = [t for t in range(T) if x[t][b][1] == 1]
+        assert all(x[t][b][1] in (0, 1) and 0 <= x[t][b][0] < 1 for t in range(T))
+        assert len(marked) == 2
+        assert marked[0] < T // 2 <= marked[1]
+        assert y[-1][b] == [x[marked[0]][b][0] + x[marked[1]][b][0]]
+        places |= set(marked)
+    assert T > 10 or places == set(range(T))
+
+
+@pytest.mark.parametrize("T", [2, 3, 10, 101])
+def test_movie_asks_for_the_type_of_the_flagged_scene(T: int) -> None:
+    batch = tasks.movie(T, 400).batch(0)
+    x, y = batch.x.tolist(), batch.y.tolist()
+    reveals, answers = set(), set()
+    for b in range(400):
+        assert all(sorted(x[t][b][:4]) == [0, 0, 0, 1] for t in range(T))
+        flagged = [t for t in range(T) if x[t][b][4] == 1]
+        assert all(x[t][b][4] in (0, 1) for t in range(T))
+        assert len(flagged) == 1
+        assert flagged[0] < T // 2
+        assert y[-1][b] == x[flagged[0]][b].index(1)
+        reveals.add(flagged[0])
+        answers.add(y[-1][b])
+    assert answers == {0, 1, 2, 3}
+    assert T > 10 or reveals == set(range(T // 2))
+
+
+@pytest.mark.parametrize("T", [10, 20, 100, 103])
+def test_temporal_order_asks_which_two_symbols_came_in_which_order(T: int) -> None:
+    batch = tasks.temporal_order(T, 400).batch(0)
+    x, y = batch.x.tolist(), batch.y.tolist()
+    names = {(0, 0): 0, (0, 1): 1, (1, 0): 2, (1, 1): 3}
+    answers, distractors = set(), set()
+    for b in range(400):
+        symbols = [(t, x[t][b]) for t in range(T) if x[t][b] in (0, 1)]
+        distractors |= {x[t][b] for t in range(T)} - {0, 1}
+        assert len(symbols) == 2
+        (first, one), (second, two) = symbols
+        assert T // 10 <= first <= T / 5
+        assert 2 * T // 5 <= second <= T / 2
+        assert y[-1][b] == names[one, two]
+        answers.add(y[-1][b])
+    assert answers == {0, 1, 2, 3}
+    assert distractors == {2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("make", [tasks.movie, tasks.temporal_order])
+def test_the_classes_are_equally_frequent(make: Any) -> None:
+    counts = np.bincount(make(30, 4000).batch(0).y[-1], minlength=4)
+    assert (np.abs(counts - 1000) < 5 * math.sqrt(4000 * 0.25 * 0.75)).all()
+
+
+def test_temporal_order_needs_ten_steps() -> None:
+    with refuses(ValueError, "T"):
+        tasks.temporal_order(9)
+
+
+# ---- text -------------------------------------------------------------------------------------
+
+ALPHABET_TEXT = "".join(np.random.default_rng(0).choice(list("abcdefg"), 230))
+
+
+def test_text_is_read_as_a_ring_each_row_from_its_own_place() -> None:
+    task = tasks.char_text(ALPHABET_TEXT, T=7, batch_size=4, test_share=0.1)
+    ring = ALPHABET_TEXT[:207]
+    assert task.decode(task.train) == ring
+    assert task.decode(task.test) == ALPHABET_TEXT[207:]
+    for n in (0, 1, 2, 29, 1000):
+        batch = task.batch(n)
+        assert batch.mask is None
+        for b in range(4):
+            start = b * (207 // 4) + 7 * n
+            expected = "".join(ring[(start + t) % 207] for t in range(8))
+            assert task.decode(batch.x[:, b]) == expected[:-1]
+            assert task.decode(batch.y[:, b]) == expected[1:]
+
+
+def test_consecutive_batches_join() -> None:
+    task = tasks.char_text(ALPHABET_TEXT, T=7, batch_size=4)
+    for n in range(60):  # more than once around the ring
+        np.testing.assert_array_equal(task.batch(n).y[-1], task.batch(n + 1).x[0])
+    for batch, n in zip(task, range(3), strict=False):
+        np.testing.assert_array_equal(batch.x, task.batch(n).x)
+
+
+def test_encode_and_decode_are_inverse_over_any_alphabet() -> None:
+    text = "Ünïcode — naïve 漢字 \n\t" * 40
+    task = tasks.char_text(text, T=4, batch_size=2)
+    assert task.characters == "".join(sorted(set(text)))
+    assert task.size == len(set(text))
+    assert task.decode(task.encode(text)) == text
+    np.testing.assert_array_equal(np.concatenate((task.train, task.test)), task.encode(text))
+    assert task.encode("").shape == (0,)
+
+
+def test_the_text_may_stand_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "story.txt"
+    path.write_text(ALPHABET_TEXT + "é", encoding="utf-8")
+    for given in (path, str(path)):
+        assert tasks.char_text(given, T=4, batch_size=2).characters == "abcdefgé"
+    with pytest.raises(FileNotFoundError):
+        tasks.char_text(tmp_path / "missing.txt")
+
+
+def test_the_default_text_is_the_python_reference_each_paragraph_once() -> None:
+    text = tasks.python_reference()
+    paragraphs = text.split("\n\n")
+    assert len(set(paragraphs)) == len(paragraphs)
+    assert len(text) > 300_000
+    task = tasks.char_text()
+    assert task.decode(task.train) + task.decode(task.test) == text
+    assert len(task.test) == round(len(text) * 0.1)
+
+
+BAD_TEXT: list[tuple[type[Exception], str, dict[str, Any]]] = [
+    (TypeError, "text", {"text": 3}),
+    (TypeError, "text", {"text": b"bytes" * 100}),
+    (ValueError, "text", {"text": ""}),
+    (ValueError, "text", {"text": "too short"}),
+    (ValueError, "T", {"T": 0}),
+    (TypeError, "batch_size", {"batch_size": 2.0}),
+    (ValueError, "test_share", {"test_share": 1.0}),
+    (ValueError, "test_share", {"test_share": 0}),
+]
+
+
+@pytest.mark.parametrize(("error", "name", "arguments"), BAD_TEXT)
+def test_bad_text_is_refused(error: type[Exception], name: str, arguments: dict[str, Any]) -> None:
+    good: dict[str, Any] = {"text": ALPHABET_TEXT, "T": 7, "batch_size": 4}
+    with refuses(error, name):
+        tasks.char_text(**good | arguments)
+
+
+def test_what_is_not_in_the_alphabet_is_refused() -> None:
+    task = tasks.char_text(ALPHABET_TEXT, T=7, batch_size=4)
+    no_text: Any = 5
+    with pytest.raises(ValueError, match=r"^text: .*'XZ'"):
+        task.encode("aZX")
+    with refuses(TypeError, "text"):
+        task.encode(no_text)
+    with refuses(ValueError, "numbers"):
+        task.decode(np.array([0, task.size]))
+    with refuses(TypeError, "numbers"):
+        task.decode(np.array([0.0]))
+    with refuses(ValueError, "n"):
+        task.batch(-1)
+
+
+def character_model(task: tasks.CharText) -> rl.SequenceModel:
+    """An untrained writer; large recurrent weights make its state, and so its text, depend on the past."""
+    cell = rl.LSTMCell(task.size, 8, rng=0)
+    cell = cell.with_params({name: 4 * p for name, p in cell.params.items()})
+    readout = rl.Dense(8, task.size, rng=1)
+    readout = readout.with_params({name: 4 * p for name, p in readout.params.items()})
+    return rl.SequenceModel(cell, readout, rl.softmax_cross_entropy)
+
+
+def test_samples_are_decided_by_the_seed() -> None:
+    task = tasks.char_text(ALPHABET_TEXT, T=7, batch_size=4)
+    model = character_model(task)
+    texts = [task.sample(model, 60, seed, prompt="a") for seed in (0, 0, 1)]
+    assert texts[0] == texts[1] != texts[2]
+    assert len(texts[0]) == 60
+    assert set(texts[0]) <= set(task.characters)
+    rng = np.random.default_rng(0)
+    assert task.sample(model, 60, rng, prompt="a") == texts[0] != task.sample(model, 60, rng, prompt="a")
+
+
+def test_sampling_carries_the_state_from_character_to_character() -> None:
+    """At a temperature near 0 each character is the likeliest after the whole text so far, read at once."""
+    task = tasks.char_text(ALPHABET_TEXT, T=7, batch_size=4)
+    model = character_model(task)
+    text = "abc"
+    for _ in range(30):
+        outputs, _ = model.predict(task.encode(text)[:, None])
+        text += task.decode(outputs[-1].argmax(axis=-1))
+    assert len(set(text[3:])) > 1
+    assert task.sample(model, 30, 0, prompt="abc", temperature=1e-9) == text[3:]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_samples_follow_softmax_of_outputs_over_temperature(temperature: float) -> None:
+    task = tasks.char_text("abcd" * 50, T=4, batch_size=2)
+    readout = rl.Dense(2, 4, rng=0).with_params({"W": np.zeros((2, 4)), "b": np.array([[0.0, 1.0, -1.0, 0.5]])})
+    model = rl.SequenceModel(rl.RNNCell(4, 2, rng=0), readout, rl.softmax_cross_entropy)
+    weights = [math.exp(v / temperature) for v in (0.0, 1.0, -1.0, 0.5)]
+    n = 3000
+    counts = collections.Counter(task.sample(model, n, 0, prompt="a", temperature=temperature))
+    for character, weight in zip("abcd", weights, strict=True):
+        p = weight / sum(weights)
+        assert abs(counts[character] - n * p) < 5 * math.sqrt(n * p * (1 - p))
+
+
+def test_bad_sampling_arguments_are_refused() -> None:
+    task = tasks.char_text(ALPHABET_TEXT, T=7, batch_size=4)
+    good: dict[str, Any] = {"model": character_model(task), "length": 5, "rng": 0, "prompt": "a"}
+    bad: list[tuple[type[Exception], str, dict[str, Any]]] = [
+        (ValueError, "length", {"length": 0}),
+        (ValueError, "temperature", {"temperature": 0}),
+        (ValueError, "prompt", {"prompt": ""}),
+        (TypeError, "rng", {"rng": "seed"}),
+        (ValueError, "text", {"prompt": "?"}),
+    ]
+    for error, name, arguments in bad:
+        with refuses(error, name):
+            task.sample(**good | arguments)
+
+
+def test_bits_per_character_is_the_mean_over_the_test_text_read_once() -> None:
+    task = tasks.char_text(ALPHABET_TEXT, T=7, batch_size=4, test_share=0.5)
+    model = character_model(task)
+    state: Any = None
+    bits = []
+    for now, following in zip(task.test[:-1], task.test[1:], strict=True):
+        outputs, state = model.predict(np.array([[now]]), state)
+        row = outputs[0, 0].tolist()
+        bits.append(-math.log2(math.exp(row[following]) / sum(math.exp(v) for v in row)))
+    assert task.bits_per_character(model) == pytest.approx(sum(bits) / len(bits), rel=1e-12)
+
+
+def test_predict_in_two_halves_is_one_whole_over_text() -> None:
+    task = tasks.char_text(ALPHABET_TEXT, T=7, batch_size=4)
+    model, x = character_model(task), task.train[:150, None]
+    whole, _ = model.predict(x)
+    first, state = model.predict(x[:70])
+    second, _ = model.predict(x[70:], state)
+    assert relative_error(np.concatenate((first, second)), whole) <= 1e-13
+
+
+# ---- n-grams ----------------------------------------------------------------------------------
+
+
+def witten_bell_bits(train: str, test: str, n: int, size: int) -> float:
+    """The recursion of Witten and Bell 1991 with dictionaries, one character at a time."""
+    followers: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for order in range(n):
+        for end in range(order, len(train)):
+            followers[train[end - order : end]][train[end]] += 1
+
+    def p(context: str, character: str) -> float:
+        shorter = p(context[1:], character) if context else 1 / size
+        seen = followers.get(context)
+        if not seen:
+            return shorter
+        return (seen[character] + len(seen) * shorter) / (sum(seen.values()) + len(seen))
+
+    text, bits = train + test, []
+    for end in range(len(train), len(text)):
+        bits.append(-math.log2(p(text[end - n + 1 : end], text[end])))
+    return sum(bits) / len(bits)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 6])
+def test_ngram_bits_equal_a_dictionary_implementation(n: int) -> None:
+    text = "she sells sea shells on the sea shore; the shells she sells are sea shells, i am sure. " * 3
+    text += "so if she sells shells on the quiet shore, zebras!"
+    task = tasks.char_text(text, T=4, batch_size=2, test_share=0.3)
+    train, test = task.decode(task.train), task.decode(task.test)
+    found = tasks.ngram_bits(task.train, task.test, n)
+    assert found == pytest.approx(witten_bell_bits(train, test, n, task.size), rel=1e-12)
+
+
+def test_ngram_bits_of_a_text_that_repeats_fall_with_n() -> None:
+    task = tasks.char_text("abcabd" * 100, T=4, batch_size=2)
+    bits = [tasks.ngram_bits(task.train, task.test, n) for n in (1, 2, 4)]
+    assert bits == sorted(bits, reverse=True)
+    assert bits[0] == pytest.approx(-2 * math.log2(1 / 3) / 3 - math.log2(1 / 6) / 3, abs=0.02)
+    assert bits[2] < 0.05
+
+
+def test_bad_ngram_arguments_are_refused() -> None:
+    train, test = np.arange(100).repeat(5), np.arange(100)
+    bad: list[tuple[type[Exception], str, tuple[Any, ...]]] = [
+        (ValueError, "n", (train, test, 0)),
+        (TypeError, "n", (train, test, 2.0)),
+        (ValueError, "n", (train, test, 10)),  # 100^10 does not fit into 64 bits
+        (ValueError, "n", (train[:3], test, 4)),
+        (TypeError, "train", (train.astype(float), test, 1)),
+        (ValueError, "train", (train[:0], test, 1)),
+        (ValueError, "test", (train, test[:0], 1)),
+        (ValueError, "test", (train, -test, 1)),
+    ]
+    for error, name, arguments in bad:
+        with refuses(error, name):
+            tasks.ngram_bits(*arguments)
