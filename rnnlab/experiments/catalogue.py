@@ -1,0 +1,290 @@
+"""The named experiments, each with its settings in view.
+
+The training experiments have this in common: Adam, batch 32, gradient clipped to norm 1, fresh data at every
+step, float32, one step budget for all networks of a table, and about 5,000 parameters each. Gated networks
+train at a learning rate of .01; ungated ones get a search over RATES on the first SEARCH_SEEDS seeds, whose best
+rate then runs on the others too. "Solved" means a score on the task's fixed evaluation sequences: an MSE below .01
+(adding), .99 right answers (the others).
+
+Each function takes `seeds` (how many), `runner` (where results are kept and how many processes compute them;
+None computes here and keeps nothing), and returns a `Result`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from rnnlab.experiments.results import Result, Row, by_seed, floats, number, solved, spearman
+from rnnlab.experiments.runner import Runner, check_runner
+from rnnlab.experiments.runs import FRACTION, GradientFlow, Network, Outcome, Run, Training
+from rnnlab.validate import positive_int
+
+RATES = (0.01, 0.003, 0.001, 0.0003)
+GATED_RATES = (0.01,)
+SEARCH_SEEDS = 2
+H = {"LSTM": 32, "GRU": 37, "RNN": 66}  # about 5,000 parameters each
+TRAINING_NOTE = "A number is the step at which that seed solved the task; in brackets, the score it ended with."
+
+LSTM, GRU, RNN = Network("LSTM", H["LSTM"]), Network("GRU", H["GRU"]), Network("RNN", H["RNN"])
+NETWORKS = {
+    "LSTM chrono": replace(LSTM, chrono=True),
+    "LSTM b_f = 3, b_i = -3": replace(LSTM, forget_bias=3.0, input_bias=-3.0),
+    "LSTM b_f = 3": replace(LSTM, forget_bias=3.0),
+    "LSTM b_f = 1": replace(LSTM, forget_bias=1.0),
+    "LSTM default": LSTM,
+    "GRU chrono": replace(GRU, chrono=True),
+    "GRU b_z = 3": replace(GRU, update_bias=3.0),
+    "GRU b_z = 1": replace(GRU, update_bias=1.0),
+    "GRU b_z = 0": replace(GRU, update_bias=0.0),
+    "RNN default": RNN,
+    "RNN orthogonal": replace(RNN, recurrent_init="orthogonal"),
+    "IRNN": replace(RNN, recurrent_init="identity", activation="relu", bias=0.0),  # Le, Jaitly & Hinton 2015
+}
+UNGATED = ("RNN default", "RNN orthogonal", "IRNN")
+GATED = tuple(label for label in NETWORKS if label not in UNGATED)
+ADDING = ("LSTM chrono", "LSTM b_f = 3, b_i = -3", "LSTM b_f = 1", "GRU chrono", "GRU b_z = 0", *UNGATED)
+RATIO_LABEL = "log10 of the gradient ratio"
+Key = TypeVar("Key")
+
+
+# ---- untrained --------------------------------------------------------------------------------
+
+
+def gradient_flow(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, hidden_size: int = 64) -> Result:
+    """How much gradient reaches step 1 of an untrained network: log10 of ||dL/dh_1|| / ||dL/dh_T||.
+
+    D = 8 inputs from N(0, 1), batch 32, a random dL/dh_T, float64. The LSTM's memory has two more
+    columns: the coordinate dL/dc_1 and the textbook's delta c_1 (with the path through h), the first
+    against ||dL/dh_T|| (the coordinate is exactly 0 at T), the second against its own norm at T.
+    """
+    rnn, lstm, gru = (Network(cell, hidden_size) for cell in ("RNN", "LSTM", "GRU"))
+    networks = {
+        "RNN default": rnn,
+        "RNN Glorot": replace(rnn, recurrent_init="glorot", input_init="glorot"),
+        "RNN orthogonal": replace(rnn, recurrent_init="orthogonal", input_init="glorot"),
+    }
+    networks |= {f"RNN spectral radius {r:g}": replace(rnn, spectral_radius=r) for r in (0.5, 0.9, 1.1, 1.5, 2.0, 3.0)}
+    networks["IRNN"] = replace(rnn, recurrent_init="identity", activation="relu", bias=0.0)
+    networks |= {f"LSTM b_f = {b}": replace(lstm, forget_bias=float(b)) for b in (0, 1, 2, 3, 5)}
+    networks["LSTM chrono"] = replace(lstm, chrono=True)
+    networks |= {f"GRU b_z = {b}": replace(gru, update_bias=float(b)) for b in (-1, 0, 1, 2, 3, 5)}
+    networks["GRU chrono"] = replace(gru, chrono=True)
+    runs = {label: [GradientFlow(n, seed, T) for seed in seed_range(seeds)] for label, n in networks.items()}
+    found = collect("gradient-flow", runs, check_runner(runner))
+    rows = [Row(label, tuple(outcomes)) for label, outcomes in found.items()]
+    columns = ("network", "log10 ratio", "by seed", "memory dL/dc", "memory delta c")
+    cells, points = [], {}
+    for row in rows:
+        norms = [{name: np.array(values) for name, values in outcome["log10"].items()} for outcome in row.outcomes]
+        h = [n["h"][1] - n["h"][-1] for n in norms]
+        memory = ["", ""]
+        if "c" in norms[0]:
+            ratios = [(n["c"][1] - n["h"][-1], n["delta c"][1] - n["delta c"][-1]) for n in norms]
+            memory = [f"{mean:.1f}" for mean in np.mean(ratios, axis=0)]
+        cells.append((row.label, f"{np.mean(h):.1f}", floats(h), *memory))
+        points[row.label] = [(value, True) for value in h]
+    title = f"Gradient flow, untrained: log10 of ||dL/dh_1|| / ||dL/dh_T||, T = {T}, H = {hidden_size}"
+    notes = [f"Means over {seeds} seeds of the log10, that is, geometric means of the ratio."]
+    return Result("gradient-flow", title, columns, cells, notes, rows, points, RATIO_LABEL)
+
+
+# ---- trained ----------------------------------------------------------------------------------
+
+
+def adding(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps: int = 1500) -> Result:
+    """The adding problem: who gets below the variance of the target, 1/6? 1,500 steps for everyone."""
+    rows = compare("adding", ADDING, adding_settings(T, steps), seeds, check_runner(runner))
+    title = f"Adding problem, T = {T}, {steps} steps: MSE (always answering 1 gives .167, solved below .01)"
+    return training_result("adding", title, rows, steps)
+
+
+def movie(seeds: int = 5, *, runner: Runner | None = None, T: int = 60, steps: int = 1200) -> Result:
+    """The movie: name at the end what the flagged scene in the first half was. 1,200 steps for everyone."""
+    base = Training(RNN, 0, "movie", T, steps, lr=0.01)
+    rows = compare("movie", ("LSTM chrono", "LSTM b_f = 1", "GRU chrono", *UNGATED), base, seeds, check_runner(runner))
+    return training_result("movie", f"Movie, T = {T}, {steps} steps: share of right answers (chance .25)", rows, steps)
+
+
+def temporal_order(
+    seeds: int = 5, *, runner: Runner | None = None, T: Sequence[int] = (20, 30, 50, 100), steps: int = 1000
+) -> Result:
+    """In which order came two symbols? By length of the sequence, 1,000 steps for everyone."""
+    runner, rows = check_runner(runner), []
+    for length in T:
+        labels = ("LSTM chrono", "LSTM b_f = 1", "GRU chrono", *UNGATED)
+        found = compare(f"temporal-order, T = {length}", labels, order_settings(length, steps), seeds, runner)
+        rows += [replace(row, label=f"T = {length}, {row.label}") for row in found]
+    title = f"Temporal order by length, {steps} steps: share of right answers (chance .25)"
+    return training_result("temporal-order", title, rows, steps)
+
+
+def gate_bias(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps: int = 1000) -> Result:
+    """Temporal order again: which gate biases make a memory? An open forget gate alone lets noise in."""
+    rows = compare("gate-bias", GATED, order_settings(T, steps), seeds, check_runner(runner))
+    title = f"Gate biases on temporal order, T = {T}, {steps} steps: share of right answers (chance .25)"
+    return training_result("gate-bias", title, rows, steps)
+
+
+def before_after(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps: int = 1500) -> Result:
+    """What training on the adding problem does to the gradient ratio at the distance .9 T (runs of `adding`)."""
+    rows = compare("before-after", ADDING, adding_settings(T, steps), seeds, check_runner(runner))
+    columns = ("network", "before", "after", "before, by seed", "after, by seed", "solved")
+    cells, points = [], {}
+    for row in rows:
+        before = [outcome["before"]["h"] for outcome in row.outcomes]
+        after = [outcome["after"]["h"] if outcome["after"] else np.nan for outcome in row.outcomes]
+        means = [f"{np.mean(values):.1f}" for values in (before, after)]
+        cells.append((row.label, *means, floats(before), floats(after), solved(row.outcomes)))
+        points[row.label] = [(value, False) for value in before] + [(value, True) for value in after]
+    title = f"Before and after training on adding: log10 of ||dL/dh_{T - round(FRACTION * T)}|| / ||dL/dh_{T}||"
+    notes = [f"Training ends when the task is solved, else after {steps} steps."]
+    axis = f"{RATIO_LABEL}, before (hollow) and after training"
+    return Result("before-after", title, columns, cells, notes, rows, points, axis)
+
+
+def explosion_clipping(seeds: int = 5, *, runner: Runner | None = None, T: int = 30, steps: int = 600) -> Result:
+    """Exploding gradients: plain SGD on temporal order, with and without clipping, at three learning rates.
+
+    The smaller rates are there because one may think that they would do instead of clipping.
+    """
+    runs: dict[str, list[Training]] = {}
+    for label in ("IRNN", "RNN orthogonal", "LSTM chrono"):
+        for lr in (0.1, 0.01, 0.001):
+            for how, clip_norm in (("not clipped", None), ("clipped", 1.0)):
+                base = replace(order_settings(T, steps), optimizer="SGD", clip_norm=clip_norm)
+                runs[f"{label}, lr {number(lr)}, {how}"] = with_seeds(base, label, lr, seed_range(seeds))
+    found = collect("explosion-clipping", runs, check_runner(runner))
+    columns = ("network", "solved", "by seed", "largest gradient norm", "median gradient norm")
+    cells, points = [], {}
+    for label, outcomes in found.items():
+        norms = [outcome["gradient_norm"] for outcome in outcomes]
+        largest, median = ([float(f(n or [np.nan])) for n in norms] for f in (np.max, np.median))
+        by_size = [" ".join(f"{value:.2g}" for value in values) for values in (largest, median)]
+        cells.append((label, solved(outcomes), by_seed(outcomes), *by_size))
+        points[label] = [(np.log10(n), o["solved_at"] is not None) for n, o in zip(largest, outcomes, strict=True)]
+    rows = [Row(label, tuple(outcomes)) for label, outcomes in found.items()]
+    title = f"Explosion and clipping: SGD on temporal order, T = {T}, {steps} steps"
+    notes = [TRAINING_NOTE, "Norms are those before clipping, by seed, over all steps of training."]
+    axis = "log10 of the largest gradient norm (filled: solved)"
+    return Result("explosion-clipping", title, columns, cells, notes, rows, points, axis)
+
+
+def ratio_predicts_success(seeds: int = 5, *, runner: Runner | None = None, T: int = 100) -> Result:
+    """Does the gradient ratio at the start predict who solves the task? Spearman's rank correlation.
+
+    The runs of `gate_bias`, `temporal_order` and `adding` at this T. Seeds of one network are not independent
+    of each other, so the correlation of the networks' means stands beside that of the runs.
+    """
+    runner = check_runner(runner)
+    cells: list[tuple[str, ...]] = []
+    points, notes, rows = {}, [], []
+    for labels, base in (((*GATED, *UNGATED), order_settings(T)), (ADDING, adding_settings(T))):
+        found = compare("ratio-predicts-success", labels, base, seeds, runner)
+        for row in found:
+            h = [outcome["before"]["h"] for outcome in row.outcomes]
+            name = f"{base.task}, {row.label}"
+            cells.append((name, f"{np.mean(h):.1f}", floats(h), solved(row.outcomes)))
+            points[name] = [(v, o["solved_at"] is not None) for v, o in zip(h, row.outcomes, strict=True)]
+            rows.append(replace(row, label=name))
+        success = np.array([[outcome["solved_at"] is not None for outcome in row.outcomes] for row in found])
+        for state in ("h", "delta c"):
+            ratio = np.array([[o["before"].get(state, o["before"]["h"]) for o in row.outcomes] for row in found])
+            what = "dL/dh" if state == "h" else "dL/dh (of an LSTM delta c)"
+            for x, y, of in ((ratio.ravel(), success.ravel(), "runs"), (ratio.mean(1), success.mean(1), "networks")):
+                rho, p = spearman(x, y, np.random.default_rng(0))
+                text = "undefined, for all fared alike" if np.isnan(rho) else f"{number(rho, 2)} (p = {number(p)})"
+                notes.append(f"Spearman, {base.task}, {what}, {len(x)} {of}: {text}")
+    columns = ("task, network", "log10 ratio", "by seed", "solved")
+    title = f"Does the untrained gradient ratio at the distance {round(FRACTION * T)} predict success?"
+    axis = f"{RATIO_LABEL}, untrained (filled: solved)"
+    return Result("ratio-predicts-success", title, columns, cells, notes, rows, points, axis)
+
+
+# ---- beneath them -----------------------------------------------------------------------------
+
+
+def adding_settings(T: int, steps: int = 1500) -> Training:
+    return Training(RNN, 0, "adding", T, steps, lr=0.01, confirm_on=2000)
+
+
+def order_settings(T: int, steps: int = 1000) -> Training:
+    return Training(RNN, 0, "temporal order", T, steps, lr=0.01)
+
+
+def seed_range(seeds: int) -> list[int]:
+    return list(range(positive_int("seeds", seeds)))
+
+
+def with_seeds(base: Training, label: str, lr: float, seeds: Sequence[int]) -> list[Training]:
+    """The same training of the network of this label, once for each seed."""
+    return [replace(base, network=NETWORKS[label], lr=lr, seed=seed) for seed in seeds]
+
+
+def collect(name: str, runs: Mapping[Key, Sequence[Run]], runner: Runner) -> dict[Key, list[Outcome]]:
+    """The outcomes of all runs, under the keys of the runs."""
+    outcomes = iter(runner([run for group in runs.values() for run in group], name))
+    return {key: [next(outcomes) for _ in group] for key, group in runs.items()}
+
+
+def compare(name: str, labels: Sequence[str], base: Training, seeds: int, runner: Runner) -> list[Row]:
+    """Train the networks of these labels with the settings of `base`, ungated ones at the best of RATES."""
+    all_seeds = seed_range(seeds)
+    searches = {
+        (label, lr): with_seeds(base, label, lr, all_seeds[:SEARCH_SEEDS])
+        for label in labels
+        for lr in (RATES if label in UNGATED else GATED_RATES)
+    }
+    searched = collect(name, searches, runner)
+    best = {}
+    for label in labels:
+        best[label] = max((lr for of, lr in searches if of == label), key=lambda lr: quality(base, searched[label, lr]))
+    final = collect(name, {label: with_seeds(base, label, best[label], all_seeds) for label in labels}, runner)
+    rows = []
+    for label in labels:
+        others = [o for (of, lr), found in searched.items() if of == label and lr != best[label] for o in found]
+        rows.append(Row(label, tuple(final[label]), (*final[label], *others), best[label]))
+    return rows
+
+
+def quality(base: Training, outcomes: Sequence[Outcome]) -> tuple[float, ...]:
+    """What makes one learning rate better than another: more seeds solved, then fewer steps, then the score."""
+    sign = -1 if base.task == "adding" else 1
+    scores = [-np.inf if outcome["score"] is None else sign * outcome["score"] for outcome in outcomes]
+    return sum(o["solved_at"] is not None for o in outcomes), -sum(o["steps"] for o in outcomes), float(np.mean(scores))
+
+
+def training_result(name: str, title: str, rows: Sequence[Row], steps: int) -> Result:
+    """The table of trained networks: who solved the task, when, and what the search found."""
+    columns = ("network", "parameters", "lr", "solved", "by seed", "all rates", "scores", "CPU s")
+    cells, points = [], {}
+    for row in rows:
+        scores = [outcome["score"] for outcome in row.tried if outcome["score"] is not None]
+        seconds = np.mean([outcome["seconds"] for outcome in row.outcomes])
+        spread = f"{number(min(scores))} - {number(max(scores))}" if scores else "-"
+        parameters = f"{row.outcomes[0]['parameters']}"
+        found = (solved(row.outcomes), by_seed(row.outcomes), solved(row.tried), spread)
+        cells.append((row.label, parameters, number(row.lr, 4), *found, f"{seconds:.1f}"))
+        points[row.label] = [(o["solved_at"] or steps, o["solved_at"] is not None) for o in row.outcomes]
+    notes = [
+        TRAINING_NOTE,
+        f"lr: ungated networks at the best of {', '.join(number(lr, 4) for lr in RATES)}, searched on {SEARCH_SEEDS} "
+        "seeds; all rates and scores are those of the search and of all seeds. CPU s: mean seconds of a run.",
+    ]
+    axis = f"solved at training step (hollow: not solved within {steps})"
+    return Result(name, title, columns, cells, notes, rows, points, axis)
+
+
+EXPERIMENTS: dict[str, Callable[..., Result]] = {
+    "gradient-flow": gradient_flow,
+    "adding": adding,
+    "movie": movie,
+    "temporal-order": temporal_order,
+    "gate-bias": gate_bias,
+    "before-after": before_after,
+    "explosion-clipping": explosion_clipping,
+    "ratio-predicts-success": ratio_predicts_success,
+}
