@@ -34,7 +34,8 @@ def softmax_cross_entropy(prediction: Array, target: Array, mask: Array | None =
 
     prediction (T, B, O) floats, target (T, B) integers 0 .. O-1, mask (T, B) or None for all.
     Returns the loss and its derivative (softmax - one_hot(target)) / number kept. Raises TypeError or
-    ValueError for what does not fit; labels count only where the mask keeps them.
+    ValueError for what does not fit (labels count only where the mask keeps them), FloatingPointError where
+    the loss overflows.
     """
     prediction = _prediction(prediction)
     *lead, classes = prediction.shape
@@ -43,13 +44,18 @@ def softmax_cross_entropy(prediction: Array, target: Array, mask: Array | None =
     if target.dtype.kind in "iu" and target.shape == keep.shape:
         target = np.where(keep, target, 0)
     target = label_array("target", target, _axes(keep.shape), classes)
-    log_p = log_softmax(prediction)
-    picked = np.take_along_axis(log_p, target[..., None].astype(np.intp), axis=-1)[..., 0]
+    with np.errstate(over="ignore"):  # -inf, whose exp is the right 0; reported below where a target picks it
+        log_p = log_softmax(prediction)
+    index = target[..., None].astype(np.intp)
+    picked = np.take_along_axis(log_p, index, axis=-1)[..., 0]
     count = keep.sum()
     d = np.exp(log_p)
-    np.put_along_axis(d, target[..., None].astype(np.intp), np.exp(picked)[..., None] - 1, axis=-1)
+    np.put_along_axis(d, index, 0, axis=-1)  # p - 1 is minus the others' sum, which no rounding near p = 1 erases
+    np.put_along_axis(d, index, -d.sum(axis=-1, keepdims=True), axis=-1)
     d *= (keep / d.real.dtype.type(count))[..., None].astype(d.real.dtype)
-    return -picked[keep].sum() / count, d
+    with np.errstate(over="ignore"):  # reported below
+        loss = -picked[keep].sum() / count
+    return _finite(loss), d
 
 
 def mean_squared_error(prediction: Array, target: Array, mask: Array | None = None) -> tuple[Any, Array]:
@@ -57,14 +63,22 @@ def mean_squared_error(prediction: Array, target: Array, mask: Array | None = No
 
     prediction and target (T, B, O) floats, mask (T, B) or None for all. Returns the loss and its
     derivative 2 (prediction - target) / (number kept * O). Raises TypeError or ValueError for what
-    does not fit.
+    does not fit, FloatingPointError where the loss overflows.
     """
     prediction = _prediction(prediction)
     keep = mask_array(mask, prediction.shape[:-1])
     target = float_array("target", target, _axes(prediction.shape), prediction.dtype)
-    error = np.where(keep[..., None], prediction - target, 0)
     count = keep.sum() * prediction.shape[-1]
-    return (error**2).sum() / count, error * prediction.real.dtype.type(2 / count)
+    with np.errstate(over="ignore"):  # reported below
+        error = np.where(keep[..., None], prediction - target, 0)
+        loss = (error**2).sum() / count
+    return _finite(loss), error * prediction.real.dtype.type(2 / count)
+
+
+def _finite(loss: Any) -> Any:
+    if not np.isfinite(loss):
+        raise FloatingPointError(f"loss: expected a finite number, got {loss}")
+    return loss
 
 
 def _axes(shape: tuple[int, ...]) -> list[tuple[str, int | None]]:

@@ -29,9 +29,15 @@ def relu(x: Array) -> Array:
 
 
 def log_softmax(x: Array) -> Array:
-    """log(exp(x) / sum(exp(x))) over the last axis, with the largest entry subtracted first."""
-    x = x - x.real.max(axis=-1, keepdims=True)
-    return np.asarray(x - np.log(np.exp(x).sum(axis=-1, keepdims=True)))
+    """log(exp(x) / sum(exp(x))) over the last axis, with the largest entry subtracted first.
+
+    That entry's exp is then 1, and log1p of the others' sum keeps it however small it is.
+    """
+    top = x.real.argmax(axis=-1, keepdims=True)
+    x = x - np.take_along_axis(x, top, axis=-1)
+    others = np.exp(x)
+    np.put_along_axis(others, top, 0, axis=-1)
+    return np.asarray(x - np.log1p(others.sum(axis=-1, keepdims=True)))
 
 
 def softmax(x: Array) -> Array:
