@@ -6,7 +6,7 @@ colour-blind readers can tell apart; curves are labelled at their ends, so no le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -192,15 +192,19 @@ def colour_of(label: str) -> str | None:
     return next((colour for cell, colour in CELL_COLOURS.items() if name.startswith(cell)), None)
 
 
-def line_styles(labels: Iterable[str]) -> list[dict[str, Any]]:
-    """Colour and line style for each label: one colour a kind of cell, and another dash for each further one of it."""
+def line_styles(labels: Collection[str]) -> list[dict[str, Any]]:
+    """Colour, dashes and width for each label: one colour a kind of cell, other dashes for each further one of it.
+
+    Widths fall from the first to the last, which is drawn on top: where curves coincide, both are seen.
+    """
     seen: dict[str, int] = {}
     others = count()
     styles = []
-    for label in labels:
+    for label, width in zip(labels, np.linspace(2.5, 1.5, len(labels)), strict=True):
         colour = colour_of(label) or OTHER_COLOURS[next(others) % len(OTHER_COLOURS)]
         dash = seen[colour] = seen.get(colour, -1) + 1
-        styles.append({"color": colour, "linestyle": LINE_STYLES[dash % len(LINE_STYLES)]})
+        dashes = LINE_STYLES[dash % len(LINE_STYLES)]
+        styles.append({"color": colour, "linestyle": dashes, "linewidth": float(width) if len(labels) > 1 else 1.5})
     return styles
 
 

@@ -208,8 +208,10 @@ def test_a_label_takes_the_colour_of_the_cell_that_it_begins_with(label: str, co
 
 def test_no_two_curves_of_a_figure_look_the_same() -> None:
     labels = ["LSTM", "LSTM, chrono", "LSTM: c", "RNN", "GRU", "GRU reset before", "four-gate LSTM", "AR(9)", "ridge"]
-    styles = [tuple(style.values()) for style in plots.line_styles(labels)]
-    assert len(set(styles)) == len(labels)
+    styles = plots.line_styles(labels)
+    assert len({(style["color"], style["linestyle"]) for style in styles}) == len(labels)
+    widths = [style["linewidth"] for style in styles]
+    assert widths == sorted(widths, reverse=True)  # a curve that lies on another does not hide it
 
 
 def test_spread_keeps_the_order_the_distance_and_what_is_far_apart_already() -> None:
