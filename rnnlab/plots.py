@@ -6,17 +6,20 @@ colour-blind readers can tell apart; curves are labelled at their ends, so no le
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from rnnlab.cells.base import Tape
+from rnnlab.gradnorm import GradientNormLogger
+from rnnlab.lab import DistanceTerms, GateStatistics, JacobianDecay, MemoryPaths, Truncation
 from rnnlab.ops import Array
 from rnnlab.trainer import History
 from rnnlab.validate import check_finite, check_shape, describe, one_of, positive_int
@@ -40,6 +43,17 @@ GATE_MEANINGS = {
     "reset": "1 reads the old state",
     "update": "1 keeps the old state",
     "candidate": "what would be written",
+}
+PATH_COLOURS = {  # of gates, and of the paths by which a gradient comes back
+    "memory": BLUE,
+    "loss": VERMILLION,
+    "input": ORANGE,
+    "forget": SKY_BLUE,
+    "output": PURPLE,
+    "reset": ORANGE,
+    "update": SKY_BLUE,
+    "candidate": GREEN,
+    "total": BLACK,
 }
 LINE_STYLES = ("-", "--", ":", "-.")
 
@@ -112,10 +126,7 @@ def gradient_flow(
     ax.set_yscale("log")
     ax.set_xlim(0, max(1, *(len(curve) - 1 for curve in curves.values())))
     ax.set(xlabel=xlabel, ylabel=quantity + (", divided by its last value" if relative else ""))
-    ax.yaxis.tick_right()
-    ax.yaxis.set_label_position("right")
-    ax.spines["left"].set_visible(False)
-    ax.spines["right"].set_visible(True)
+    scale_at_right(ax)
     direct_labels(ax, lines, side="left")
     return ax
 
@@ -184,6 +195,14 @@ def axes(ax: Axes | None) -> Axes:
     ax.grid(True, color="#E0E0E0", linewidth=0.6)
     ax.set_axisbelow(True)
     return ax
+
+
+def scale_at_right(ax: Axes) -> None:
+    """The vertical scale at the right, where backpropagation begins: the left is free for labels."""
+    ax.yaxis.tick_right()
+    ax.yaxis.set_label_position("right")
+    ax.spines["left"].set_visible(False)
+    ax.spines["right"].set_visible(True)
 
 
 def colour_of(label: str) -> str | None:
@@ -277,3 +296,290 @@ def _curves(name: str, curves: Mapping[str, Curve], *, positive: bool = False) -
             raise ValueError(f"{entry}: expected numbers above 0 for a logarithmic axis, got {array.min()}")
         arrays[label] = array.astype(float)
     return arrays
+
+
+# ---- the gradient laboratory ------------------------------------------------------------------
+
+
+def gradient_norm_map(logger: GradientNormLogger, *, state: str = "h", layer: int = -1, ax: Axes | None = None) -> Axes:
+    """||dL/dstate_t|| as a map, in logarithmic colour: time steps across, training steps up.
+
+    Sequences of different length are joined at their ends, where the loss is read. An exact 0 is grey.
+    Raises ValueError for a logger without records or without any gradient, otherwise as
+    `GradientNormLogger.norms`.
+    """
+    norms = logger.norms(state, layer)
+    longest = max(map(len, norms), default=0)
+    values = np.full((len(norms), longest), np.nan)
+    for row, curve in zip(values, norms, strict=True):
+        row[longest - len(curve) :] = np.where(curve > 0, curve, np.nan)
+    if not np.isfinite(values).any():
+        raise ValueError(f"logger: expected records with a gradient above 0, got {len(norms)} without")
+    ax = axes(ax)
+    same = min(map(len, norms)) == longest
+    t = np.arange(longest) - (0 if same else longest - 1)
+    ax.set_facecolor("#C8C8C8")
+    limits = LogNorm(np.nanmin(values), np.nanmax(values))
+    mesh = ax.pcolormesh(t, np.array(logger.steps), values, norm=limits, cmap="viridis", rasterized=True)
+    ax.figure.colorbar(mesh, ax=ax, label=f"norm of dL/d{state}$_t$", pad=0.02)
+    ax.grid(False)
+    ax.set(xlabel="time step t" if same else "time steps from the end", ylabel="training step")
+    return ax
+
+
+def gradient_ratios(
+    loggers: Mapping[str, GradientNormLogger],
+    *,
+    state: str = "h",
+    layer: int = -1,
+    per_step: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """How much gradient reaches the first time step, against training step: `GradientNormLogger.ratios`,
+    in powers of ten, or its fitted `rates` where `per_step`.
+
+    Raises as `GradientNormLogger.norms`, ValueError for a logger without a finite ratio.
+    """
+    if not loggers:
+        raise ValueError("loggers: expected at least one, got none")
+    ax, lines = axes(ax), []
+    for (label, logger), style in zip(loggers.items(), line_styles(loggers), strict=True):
+        values = logger.rates(state, layer) if per_step else logger.ratios(state, layer)
+        lines += ax.plot(logger.steps, _drawable(f"loggers[{label!r}]", values), label=label, **style)
+    ax.axhline(0, color=GREY, linewidth=1)
+    what = "per time step back" if per_step else "at t = 1, divided by that at t = T"
+    ax.set(xlabel="training step", ylabel=f"log$_{{10}}$ of the norm of dL/d{state}$_t$\n{what}")
+    direct_labels(ax, lines)
+    return ax
+
+
+def parameter_norms(
+    logger: GradientNormLogger, blocks: Iterable[str], *, layer: int = -1, ax: Axes | None = None
+) -> Axes:
+    """Norms of dL/dparameter against training step, for blocks such as "W_h[forget]"; raises as
+    `GradientNormLogger.param_norms`."""
+    norms = {block: logger.param_norms(block, layer) for block in blocks}
+    if not norms:
+        raise ValueError("blocks: expected at least one, got none")
+    ax, lines = axes(ax), []
+    for (block, values), style in zip(norms.items(), _block_styles(norms), strict=True):
+        above_0 = np.where(values > 0, values, np.nan)
+        lines += ax.plot(logger.steps, _drawable(f"blocks[{block!r}]", above_0), label=block, **style)
+    ax.set_yscale("log")
+    ax.set(xlabel="training step", ylabel="norm of dL/dparameter")
+    direct_labels(ax, lines)
+    return ax
+
+
+def memory_paths(paths: MemoryPaths, *, stacked: bool = False, ax: Axes | None = None) -> Axes:
+    """By which paths a gradient came back to the memory: a norm for each path, on a logarithmic axis.
+
+    `stacked` shows each path's share of the whole instead (`MemoryPaths.shares`): the shares add up to 1,
+    those of paths that work against the whole stand below 0. A part below 1e-14 of the whole is rounding, and
+    left out.
+    """
+    ax = axes(ax)
+    values = paths.shares() if stacked else paths.norms()
+    t = np.arange(len(paths.total))
+    if stacked:
+        above, below = np.zeros(len(t)), np.zeros(len(t))
+        for name, share in values.items():
+            if not share.any():
+                continue
+            base = np.where(share >= 0, above, below)
+            ax.bar(t, share, bottom=base, width=1.0, color=PATH_COLOURS.get(name, GREY), label=_path_label(name))
+            above, below = above + np.maximum(share, 0), below + np.minimum(share, 0)
+        ax.axhline(0, color=BLACK, linewidth=0.8)
+        ax.set_xlim(-0.5, len(t) - 0.5)
+        handles, names = ax.get_legend_handles_labels()
+        ax.legend(handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        ax.set(xlabel="time step t", ylabel="share of the gradient of the memory")
+        return ax
+    lines = []
+    for name, norms in values.items():
+        shown = np.where(norms > 1e-14 * values["total"], norms, np.nan)
+        if not np.isfinite(shown).any():
+            continue
+        colour, (first, *more) = PATH_COLOURS.get(name, GREY), np.flatnonzero(np.isfinite(shown))
+        if more:
+            style = "--" if name == "total" else "-"
+            lines += ax.plot(t, shown, color=colour, linestyle=style, label=_path_label(name))
+        else:  # one point, such as a loss read once: named where it stands
+            ax.plot(first, shown[first], "o", color=colour, clip_on=False, zorder=3)
+            ax.annotate(
+                _path_label(name),
+                xy=(first, shown[first]),
+                xytext=(-8, 8),
+                textcoords="offset points",
+                ha="right",
+                color=colour,
+                fontsize=9,
+            )
+    if not lines:
+        raise ValueError("paths: expected a gradient that is not all 0, got zeros")
+    ax.set_yscale("log")
+    ax.set_xlim(0, max(1, len(t) - 1))
+    ax.set(xlabel="time step t (the loss is read at the right end)", ylabel="norm of the part of dL/dmemory$_t$")
+    scale_at_right(ax)
+    direct_labels(ax, lines, side="left")
+    return ax
+
+
+def distance_terms(
+    terms: Mapping[str, DistanceTerms], block: str = "W_h[candidate]", *, ax: Axes | None = None
+) -> Axes:
+    """The norm of each time distance's term of dL/dparameter, for one block; one curve for each network.
+
+    Raises KeyError for a block that a network does not have, ValueError for terms that are all 0.
+    """
+    if not terms:
+        raise ValueError("terms: expected at least one, got none")
+    ax, lines = axes(ax), []
+    for (label, one), style in zip(terms.items(), line_styles(terms), strict=True):
+        norms = one.norms[block]
+        shown = _drawable(f"terms[{label!r}]", np.where(norms > 0, norms, np.nan))
+        lines += ax.plot(shown, label=label, **style)
+    ax.set_yscale("log")
+    ax.set(
+        xlabel="time steps between the weight's use and the loss",
+        ylabel=f"norm of this distance's term\nof dL/d{block}",
+    )
+    direct_labels(ax, lines)
+    return ax
+
+
+def truncation(
+    results: Mapping[str, Truncation], *, quantity: str = "relative error", name: str = "all", ax: Axes | None = None
+) -> Axes:
+    """Truncated against full backpropagation, by the number of steps kept: "relative error" or "angle"."""
+    one_of("quantity", quantity, ("relative error", "angle"))
+    if not results:
+        raise ValueError("results: expected at least one, got none")
+    ax, lines = axes(ax), []
+    for (label, result), style in zip(results.items(), line_styles(results), strict=True):
+        values = result.relative_error[name] if quantity == "relative error" else result.angle(name)
+        values = _drawable(f"results[{label!r}]", values)
+        lines += ax.plot(result.lengths, values, marker="o", markersize=4, label=label, **style)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:.0f}")
+    unit = "angle to the full gradient (degrees)" if quantity == "angle" else "|truncated - full| / |full|"
+    ax.set(xlabel="time steps that backpropagation goes back", ylabel=unit)
+    ax.set_ylim(bottom=0)
+    scale_at_right(ax)
+    direct_labels(ax, lines, side="left")
+    return ax
+
+
+def singular_values(decay: JacobianDecay, *, sequence: int = 0, ax: Axes | None = None) -> Axes:
+    """Singular values of d state_T / d state_{T - span} against the span, in powers of ten, and beside them what
+    theory says: the bound of a plain network, and what the gates alone would keep. Raises IndexError for a
+    sequence outside the batch."""
+    ax, lines = axes(ax), []
+    powers = decay.log_singular_values[:, sequence] / np.log(10)
+    ax.plot(decay.spans, powers, color=SKY_BLUE, linewidth=0.6, alpha=0.7)
+    curves: dict[str, tuple[Array, dict[str, Any]]] = {"largest = norm": (decay.log_norm[:, sequence], {"color": BLUE})}
+    if decay.log_gate_product is not None:
+        of_units = np.sort(decay.log_gate_product[:, sequence], axis=-1)
+        curves["gates alone, best unit"] = of_units[:, -1], {"color": ORANGE}
+        middle = of_units[:, of_units.shape[-1] // 2]
+        curves["gates alone, median unit"] = middle, {"color": ORANGE, "linestyle": "--"}
+    if decay.log_bound is not None:
+        curves["bound max|φ'| |W|"] = decay.log_bound[:, sequence], {"color": GREY, "linestyle": "--"}
+    for label, (values, style) in curves.items():
+        shown = np.where(np.isfinite(values), values, np.nan) / np.log(10)
+        if np.isfinite(shown).any():
+            lines += ax.plot(decay.spans, shown, label=label, linewidth=1.8, **style)
+    ax.set(xlabel="span of the product of Jacobians (time steps)", ylabel="log$_{10}$ singular value")
+    ax.set_xlim(1, max(2, len(decay.spans)))
+    direct_labels(ax, lines)
+    return ax
+
+
+def connectivity(
+    log_norms: Mapping[str, Array], *, events: Mapping[int, str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """What each input does to the last output: `lab.connectivity` of several networks side by side, in powers of ten.
+
+    Each value is (T,), or (T, B), of which the mean over the batch is drawn. `events` names time steps,
+    {t: text}, above the picture. Raises ValueError for a network that no input reaches.
+    """
+    if not log_norms:
+        raise ValueError("log_norms: expected at least one curve, got none")
+    ax, lines = axes(ax), []
+    for (label, values), style in zip(log_norms.items(), line_styles(log_norms), strict=True):
+        logs = np.asarray(values, float).reshape(len(values), -1) / np.log(10)
+        mean = logs.mean(axis=1)
+        lines += ax.plot(_drawable(f"log_norms[{label!r}]", mean), label=label, **style)
+    ax.set(xlabel="time step t", ylabel="log$_{10}$ |d h$_T$ / d x$_t$|")
+    ax.set_xlim(0, max(1, *(len(v) - 1 for v in log_norms.values())))
+    direct_labels(ax, lines, side="left")
+    scale_at_right(ax)
+    for t, text in (events or {}).items():
+        ax.axvline(t, color=GREY, linewidth=0.8, linestyle=":")
+        ax.annotate(text, (t, 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=9)
+    return ax
+
+
+def saturation(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
+    """How much of the time each unit's gates stand shut (across) and open (up), after Karpathy et al. (2015), fig. 3.
+
+    A point near the right corner is a gate that is always shut, one near the top a gate always open, one
+    at the origin a gate that is never either. No point can lie above the diagonal.
+    """
+    ax = axes(ax)
+    ax.plot([0, 1], [1, 0], color=GREY, linewidth=0.8)
+    for n, name in enumerate(statistics.gate_names):
+        colour = PATH_COLOURS.get(name, OTHER_COLOURS[n % len(OTHER_COLOURS)])
+        left, right = statistics.left[n], statistics.right[n]
+        ax.scatter(left, right, s=26, color=colour, alpha=0.75, linewidths=0, clip_on=False, zorder=3)
+        ax.text(0.97, 0.95 - 0.08 * n, f"{name} gate", color=colour, ha="right", va="center", transform=ax.transAxes)
+    ax.set(
+        xlabel=f"share of time below {statistics.low:g} (shut)",
+        ylabel=f"share of time above {statistics.high:g} (open)",
+    )
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    return ax
+
+
+def half_lives(statistics: Mapping[str, GateStatistics], *, ax: Axes | None = None) -> Axes:
+    """Half-lives of the memory cells, the longest first, on a logarithmic axis, one curve for each network.
+
+    An infinite one, and 0, have no place on it and leave a gap. Raises ValueError where nothing is left.
+    """
+    if not statistics:
+        raise ValueError("statistics: expected at least one, got none")
+    ax, lines = axes(ax), []
+    for (label, one), style in zip(statistics.items(), line_styles(statistics), strict=True):
+        values = one.half_life[one.order]
+        shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+        share = np.arange(1, len(values) + 1) / len(values)
+        lines += ax.plot(share, _drawable(f"statistics[{label!r}]", shown), ".-", label=label, color=style["color"])
+    ax.set_yscale("log")
+    ax.set(xlabel="share of the memory cells that last at least as long", ylabel="half-life (time steps)")
+    direct_labels(ax, lines)
+    return ax
+
+
+def _drawable(name: str, values: Array) -> Array:
+    """`values` with gaps for what is not finite; ValueError if nothing is left."""
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError(f"{name}: expected at least one value that can be drawn, got none among {len(values)}")
+    return np.where(finite, values, np.nan)
+
+
+def _path_label(name: str) -> str:
+    """ "through the forget gate": how a path reads in a figure."""
+    own = {"memory": "along the memory", "loss": "from the output", "total": "all together", "other": "by other ways"}
+    return own.get(name, "back from the candidate" if name == "candidate" else f"back from the {name} gate")
+
+
+def _block_styles(blocks: Iterable[str]) -> list[dict[str, Any]]:
+    """A colour for each gate, a dash for each parameter; "W_h[forget]" is both."""
+    parameters: dict[str, int] = {}
+    styles = []
+    for block in blocks:
+        parameter, _, gate = block.removesuffix("]").partition("[")
+        dash = parameters.setdefault(parameter, len(parameters))
+        styles.append({"color": PATH_COLOURS.get(gate, BLACK), "linestyle": LINE_STYLES[dash % len(LINE_STYLES)]})
+    return styles
