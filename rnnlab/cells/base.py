@@ -213,17 +213,17 @@ class Cell:
         (T, B), S, E, H = x.shape[:2], len(self.state_names), len(self.extra_names), self.hidden_size
         states, extras = np.empty((S, T + 1, B, H), self.dtype), np.empty((E, T, B, H), self.dtype)
         states[:, 0] = 0 if state is None else self._check_array("state", state, ("S", S), ("B", B), ("H", H))
-        gates = a = self._project(x)  # each step's gates take the place of its input, which is used up
-        prev, a = read_only(states.swapaxes(0, 1)), read_only(a)
-        cell = self._unrolled()
+        prev, cell = read_only(states.swapaxes(0, 1)), self._unrolled()
         with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
+            gates = self._project(x)  # each step's gates take the place of its input, which is used up
+            a = read_only(gates)
             for t in range(T):
                 gates_t, next_state, extras_t = cell.step(a[:, t], prev[t])
                 write(states, t + 1, next_state)
                 write(extras, t, extras_t)
                 write(gates, t, gates_t)
         tape = Tape(x, states.swapaxes(0, 1), gates, extras, self.gate_names)
-        if not np.isfinite(tape.states[T]).all():
+        if not np.isfinite(states).all():  # at any t: max(0, -infinity) is 0 again
             self._report_non_finite("state", tape.states)
         return tape
 
@@ -264,6 +264,9 @@ class Cell:
             d_x = None
             if input_gradient and tape.x.ndim == 3:
                 d_x = sum(d @ W.T for d, W in zip(d_a, self.W_x, strict=True))
+        for name, grad in (params if d_x is None else params | {"x": d_x}).items():
+            if not np.isfinite(grad).all():
+                raise FloatingPointError(f"{type(self).__name__}: dL/d{name} is not finite")
         return Gradients({name: params[name] for name in self.params}, d_x, d_states.swapaxes(0, 1))
 
     # ---- beneath the loops --------------------------------------------------------------------
