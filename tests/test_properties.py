@@ -1,0 +1,546 @@
+"""Properties that hold for every cell and loss, on examples drawn over shapes, dtypes, biases and scales.
+
+Deterministic: examples follow from each test's own source (`derandomize`), and no database is kept. A
+failure prints the smallest example that fails and a `reproduce_failure` line; it then stays as an `@example`
+or a test of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import rnnlab as rl
+
+KINDS: dict[str, Callable[..., rl.Cell]] = {
+    "rnn": rl.RNNCell,
+    "relu": partial(rl.RNNCell, activation="relu"),
+    "lstm": rl.LSTMCell,
+    "gru": rl.GRUCell,
+    "gru_before": rl.GRUResetBeforeCell,
+    "four_gate": rl.FourGateLSTMCell,
+}
+HIDDEN_AXES = {"W_x": (-1,), "W_h": (-2, -1), "b": (-1,), "b_hn": (-1,), "W_u": (-2, -1), "b_u": (-1,)}
+
+# denormal, tiny, ordinary, and gates saturated at +-1e3; float32 has its own denormals
+ORDINARY = (0.0, 1e-310, 1e-20, 0.1, 1.0, 2.0)
+SATURATED = (30.0, 1e3)
+
+deterministic = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=120,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],  # the machine's speed is no property
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cell and all that its two passes take. Its repr is what hypothesis prints."""
+
+    kind: str
+    sizes: tuple[int, int, int, int]  # T, B, D, H
+    scale: float  # of the weights
+    bias: float
+    input_scale: float
+    integers: bool
+    dtype: str
+    seed: int
+    cell: rl.Cell = field(init=False, repr=False)
+    x: Any = field(init=False, repr=False)
+    state: Any = field(init=False, repr=False)
+    d_h: Any = field(init=False, repr=False)
+    d_state: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        (T, B, D, H), rng = self.sizes, np.random.default_rng(self.seed)
+        cell = KINDS[self.kind](D, H, rng=0)
+        params = {
+            name: rng.normal(size=p.shape) * (self.bias if p.shape[-2] == 1 else self.scale)
+            for name, p in cell.params.items()
+        }
+        S = len(cell.state_names)
+        x = rng.integers(D, size=(T, B)) if self.integers else self.input_scale * rng.normal(size=(T, B, D))
+        arrays = {
+            "x": x if self.integers else x.astype(self.dtype),
+            "state": rng.normal(size=(S, B, H)).astype(self.dtype),
+            "d_h": rng.normal(size=(T, B, H)).astype(self.dtype),
+            "d_state": rng.normal(size=(S, B, H)).astype(self.dtype),
+            "cell": cell.with_params(params).astype(self.dtype),
+        }
+        for name, value in arrays.items():
+            object.__setattr__(self, name, value)
+
+    def forward(self) -> rl.Tape:
+        return self.cell.forward(self.x, self.state)
+
+    def backward(self, tape: rl.Tape) -> rl.Gradients:
+        return self.cell.backward(tape, self.d_h, self.d_state)
+
+    @property
+    def tolerance(self) -> float:
+        """Rounding, where an equal sum may be added in another order. A unit that is not saturated passes its
+        rounding on through weights of size s; more than two of them in a row are too rare to meet."""
+        s = max(1.0, self.scale, self.bias, self.input_scale)
+        return (1e-12 if self.dtype == "float64" else 1e-4) * s**2
+
+
+@st.composite
+def cases(draw: st.DrawFn, *, saturated: bool = True, integers: bool | None = None) -> Case:
+    kind = draw(st.sampled_from(list(KINDS)))
+    dtype = draw(st.sampled_from(("float64", "float32")))
+    # what a relu RNN multiplies grows without bound: `test_a_relu_network_...` is about that
+    large = SATURATED if saturated and dtype == "float64" and kind != "relu" else ()
+    scales = st.sampled_from(ORDINARY + large)
+    return Case(
+        kind,
+        (draw(st.integers(1, 6)), draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 4))),
+        draw(scales),
+        draw(scales),
+        draw(scales),
+        draw(st.booleans()) if integers is None else integers,
+        dtype,
+        draw(st.integers(0, 2**32 - 1)),
+    )
+
+
+def arrays_of(grads: rl.Gradients) -> dict[str, Any]:
+    """Every array in the gradients by name; x where there is one."""
+    return grads.params | {"states": grads.states} | ({} if grads.x is None else {"x": grads.x})
+
+
+def tape_arrays(tape: rl.Tape) -> dict[str, Any]:
+    return {"x": tape.x, "states": tape.states, "gates": tape.gates, "extras": tape.extras}
+
+
+def assert_equal(found: dict[str, Any], exact: dict[str, Any]) -> None:
+    """The same, bit for bit."""
+    assert list(found) == list(exact)
+    for name, value in exact.items():
+        assert found[name].dtype == value.dtype, name
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def assert_close(found: dict[str, Any], exact: dict[str, Any], tolerance: float) -> None:
+    """max |difference| of each array against its largest entry, at least a thousandth of the largest of all."""
+    assert list(found) == list(exact)
+    largest = max(float(np.abs(value).max(initial=0)) for value in exact.values())
+    for name, value in exact.items():
+        assert found[name].shape == value.shape, name
+        scale = max(float(np.abs(value).max(initial=0)), 1e-3 * largest)
+        smallest = float(np.finfo(value.dtype).tiny)  # below it numbers lose digits
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=tolerance * scale + smallest, err_msg=name)
+
+
+# ---- cells -----------------------------------------------------------------------------------------
+
+
+@deterministic
+@given(case=cases(), direction_seed=st.integers(0, 2**32 - 1))
+def test_gradients_are_the_derivatives_of_the_forward_pass(case: Case, direction_seed: int) -> None:
+    """Along one random direction for each array, by complex step (Squire & Trapp 1998), in float64.
+
+    A gate knows 1 - f to one rounding of 1, so where gates are saturated that, times the weights, is the floor.
+    """
+    case = replace(case, dtype="float64")
+    rng, step = np.random.default_rng(direction_seed), 1e-30
+    cell, grads = case.cell, case.backward(case.forward())
+    values = cell.params | {"state": case.state} | ({} if case.integers else {"x": case.x})
+    claimed = grads.params | {"state": grads.states[0], "x": grads.x}
+
+    def loss(at: dict[str, Any]) -> complex:
+        complex_cell = cell.with_params({name: at[name].astype(complex) for name in cell.params})
+        tape = complex_cell.forward(at.get("x", case.x), at["state"])
+        return complex((case.d_h * tape.h).sum() + (case.d_state * tape.states[-1]).sum())
+
+    for name, value in values.items():
+        direction = rng.normal(size=value.shape)
+        exact = loss(values | {name: value + 1j * step * direction}).imag / step
+        terms = claimed[name] * direction
+        s = max(1.0, case.scale, case.bias, case.input_scale)
+        floor = 1e-14 * s**2 if s > 10 else 1e-300
+        assert abs(terms.sum() - exact) <= 1e-10 * np.abs(terms).sum() + floor, name
+
+
+@deterministic
+@given(case=cases(), a=st.floats(-3, 3), b=st.floats(-3, 3))
+def test_backward_is_linear_in_what_it_is_given(case: Case, a: float, b: float) -> None:
+    tape, rng = case.forward(), np.random.default_rng(case.seed + 1)
+    d_h, d_state = (rng.normal(size=d.shape).astype(case.dtype) for d in (case.d_h, case.d_state))
+    a, b = (case.d_h.dtype.type(v) for v in (a, b))
+    one, two = arrays_of(case.backward(tape)), arrays_of(case.cell.backward(tape, d_h, d_state))
+    both = arrays_of(case.cell.backward(tape, a * case.d_h + b * d_h, a * case.d_state + b * d_state))
+    for name, value in both.items():
+        expected = a * one[name] + b * two[name]
+        scale = max(float(np.abs(part).max()) for part in (one[name], two[name])) * 6
+        smallest = 10 * float(np.finfo(value.dtype).tiny)
+        np.testing.assert_allclose(value, expected, rtol=0, atol=case.tolerance * scale + smallest, err_msg=name)
+
+
+@deterministic
+@given(case=cases())
+def test_no_gradient_comes_from_none(case: Case) -> None:
+    grads = case.cell.backward(case.forward(), np.zeros_like(case.d_h))
+    for name, value in arrays_of(grads).items():
+        assert not value.any(), name
+
+
+@deterministic
+@given(case=cases())
+def test_sequences_of_a_batch_do_not_see_each_other(case: Case) -> None:
+    """Alone, each gives what it gives in the batch, and the parameters' gradients add up."""
+    tape = case.forward()
+    grads = case.backward(tape)
+    total = {name: np.zeros_like(p) for name, p in grads.params.items()}
+    for n in range(case.sizes[1]):
+        one = slice(n, n + 1)
+        alone = case.cell.forward(case.x[:, one], case.state[:, one])
+        alone_grads = case.cell.backward(alone, case.d_h[:, one], case.d_state[:, one])
+        for found, whole in ((alone.states, tape.states), (alone.gates, tape.gates), (alone.extras, tape.extras)):
+            assert_close({"tape": found}, {"tape": whole[:, :, one]}, case.tolerance)
+        assert_close({"states": alone_grads.states}, {"states": grads.states[:, :, one]}, case.tolerance)
+        if grads.x is not None:
+            assert_close({"x": alone_grads.x}, {"x": grads.x[:, one]}, case.tolerance)
+        for name, g in alone_grads.params.items():
+            total[name] += g
+    assert_close(total, grads.params, 10 * case.tolerance)
+
+
+@deterministic
+@given(case=cases())
+def test_hidden_units_have_no_order(case: Case) -> None:
+    order = np.random.default_rng(case.seed + 1).permutation(case.sizes[3])
+
+    def permuted(array: Any, *axes: int) -> Any:
+        for axis in axes:
+            array = np.take(array, order, axis)
+        return array
+
+    tape = case.forward()
+    grads = case.backward(tape)
+    cell = case.cell.with_params({name: permuted(p, *HIDDEN_AXES[name]) for name, p in case.cell.params.items()})
+    found = cell.forward(case.x, permuted(case.state, -1))
+    found_grads = cell.backward(found, permuted(case.d_h, -1), permuted(case.d_state, -1))
+    expected = {name: permuted(value, -1) for name, value in tape_arrays(tape).items() if name != "x"}
+    assert_close({name: tape_arrays(found)[name] for name in expected}, expected, case.tolerance)
+    expected = {name: permuted(g, *HIDDEN_AXES[name]) for name, g in grads.params.items()}
+    expected["states"] = permuted(grads.states, -1)
+    if grads.x is not None:
+        expected["x"] = grads.x
+    assert_close(arrays_of(found_grads), expected, case.tolerance)
+
+
+@deterministic
+@given(case=cases(), cut=st.integers(1, 5))
+def test_two_chunks_are_one_sequence(case: Case, cut: int) -> None:
+    """The state is carried on, and `d_state` of a chunk is `states[0]` of the next."""
+    if case.sizes[0] == 1:
+        case = replace(case, sizes=(2, *case.sizes[1:]))
+    cut = min(cut, case.sizes[0] - 1)
+    whole = case.forward()
+    grads = case.backward(whole)
+    first = case.cell.forward(case.x[:cut], case.state)
+    second = case.cell.forward(case.x[cut:], first.states[-1])
+    d_second = case.cell.backward(second, case.d_h[cut:], case.d_state)
+    d_first = case.cell.backward(first, case.d_h[:cut], d_second.states[0])
+    found = {
+        "states": np.concatenate((first.states, second.states[1:])),
+        "gates": np.concatenate((first.gates, second.gates), axis=1),
+        "extras": np.concatenate((first.extras, second.extras), axis=1),
+    }
+    assert_close(found, {name: tape_arrays(whole)[name] for name in found}, case.tolerance)
+    found = {name: g + d_second.params[name] for name, g in d_first.params.items()}
+    found["states"] = np.concatenate((d_first.states, d_second.states[1:]))  # the first knows d_h[cut - 1]
+    if d_first.x is not None and d_second.x is not None:
+        found["x"] = np.concatenate((d_first.x, d_second.x))
+    assert_close(found, arrays_of(grads), 10 * case.tolerance)
+
+
+@deterministic
+@given(case=cases(integers=True))
+def test_integers_mean_one_hot_rows(case: Case) -> None:
+    tape = case.forward()
+    one_hot = np.eye(case.sizes[2], dtype=case.dtype)[case.x]
+    found = case.cell.forward(one_hot, case.state)
+    for name in ("states", "gates", "extras"):
+        assert_close({name: tape_arrays(tape)[name]}, {name: tape_arrays(found)[name]}, case.tolerance)
+    grads, found_grads = case.backward(tape), case.backward(found)
+    assert grads.x is None
+    assert_close(grads.params, found_grads.params, 10 * case.tolerance)
+    assert_close({"states": grads.states}, {"states": found_grads.states}, case.tolerance)
+
+
+@deterministic
+@given(case=cases())
+def test_nothing_given_is_changed_and_a_second_call_gives_the_same_bits(case: Case) -> None:
+    given_arrays = case.cell.params | {name: getattr(case, name) for name in ("x", "state", "d_h", "d_state")}
+    before = {name: value.copy() for name, value in given_arrays.items()}
+    tape = case.forward()
+    recorded = {name: value.copy() for name, value in tape_arrays(tape).items()}
+    grads = case.backward(tape)
+    assert_equal(tape_arrays(tape), recorded)
+    assert_equal(given_arrays, before)
+    assert_equal(tape_arrays(case.forward()), recorded)
+    assert_equal(arrays_of(case.backward(tape)), arrays_of(grads))
+    for result in (*tape_arrays(tape).values(), *arrays_of(grads).values()):
+        if result is not tape.x:  # the tape keeps the input itself, as given
+            assert not any(np.shares_memory(result, value) for value in given_arrays.values())
+
+
+# ---- any finite input ------------------------------------------------------------------------------
+
+
+def any_floats(shape: tuple[int, ...], largest: float | None = None) -> st.SearchStrategy[Any]:
+    """Floats up to the largest finite one, zeros of both signs and denormals among them."""
+    limits = {} if largest is None else {"min_value": -largest, "max_value": largest}
+    return hnp.arrays(np.float64, shape, elements=st.floats(allow_nan=False, allow_infinity=False, **limits))
+
+
+@st.composite
+def extremes(draw: st.DrawFn, largest: float | None = None) -> tuple[rl.Cell, Any, Any, Any, Any]:
+    """(cell, x, state, d_h, d_state), every entry of every array drawn by itself."""
+    (T, B), D, H = (draw(st.integers(1, 3)), draw(st.integers(1, 2))), 2, 2
+    cell = KINDS[draw(st.sampled_from(list(KINDS)))](D, H, rng=0)
+    cell = cell.with_params({name: draw(any_floats(p.shape, largest)) for name, p in cell.params.items()})
+    state_shape = (len(cell.state_names), B, H)
+    x, d_h = draw(any_floats((T, B, D), largest)), draw(any_floats((T, B, H), largest))
+    return cell, x, draw(any_floats(state_shape, largest)), d_h, draw(any_floats(state_shape, largest))
+
+
+def is_finite(*arrays: Any) -> bool:
+    return all(np.isfinite(array).all() for array in arrays)
+
+
+def overflow(call: Callable[[], tuple[Any, ...]]) -> str | None:
+    """What a call says that overflows; None where it returns numbers, which must be finite."""
+    try:
+        arrays = call()
+    except FloatingPointError as error:
+        return str(error)
+    assert is_finite(*arrays)
+    return None
+
+
+@deterministic
+@given(extreme=extremes(largest=1e3))
+def test_up_to_a_thousand_everything_is_finite(extreme: tuple[rl.Cell, Any, Any, Any, Any]) -> None:
+    """No NaN, no infinity and no warning, which would be an error here; three steps do not overflow a relu either."""
+    cell, x, state, d_h, d_state = extreme
+    tape = cell.forward(x, state)
+    assert is_finite(*tape_arrays(tape).values())
+    assert is_finite(*arrays_of(cell.backward(tape, d_h, d_state)).values())
+
+
+@deterministic
+@given(extreme=extremes())
+def test_any_finite_input_gives_finite_numbers_or_an_error_that_says_where(
+    extreme: tuple[rl.Cell, Any, Any, Any, Any],
+) -> None:
+    """Of a tape the states and gates; a GRU's candidate_h may overflow before the tanh brings it back to 1."""
+    cell, x, state, d_h, d_state = extreme
+    tapes: list[rl.Tape] = []
+
+    def forward() -> tuple[Any, ...]:
+        tapes.append(cell.forward(x, state))
+        return tapes[0].states, tapes[0].gates
+
+    message = overflow(forward)
+    if message is None:
+        message = overflow(lambda: tuple(arrays_of(cell.backward(tapes[0], d_h, d_state)).values()))
+    assert message is None or re.search(r"is not finite( at t = \d+)?$", message), message
+
+
+def test_an_overflow_that_a_later_step_hides_is_found() -> None:
+    """max(0, x - infinity) is 0 again."""
+    cell = rl.RNNCell(1, 1, activation="relu", rng=0)
+    cell = cell.with_params(
+        {"W_x": np.ones((1, 1, 1)), "W_h": np.full((1, 1, 1), -1.0), "b": np.full((1, 1, 1), 1e308)}
+    )
+    with pytest.raises(FloatingPointError, match=r"^RNNCell: state 'h' is not finite at t = 1$"):
+        cell.forward(np.array([1e308, 0, 0]).reshape(3, 1, 1))
+
+
+@settings(deterministic, max_examples=30)
+@given(growth=st.floats(2, 1e3), H=st.integers(1, 4), dtype=st.sampled_from((np.float32, np.float64)))
+def test_an_exploding_relu_network_says_when(growth: float, H: int, dtype: type) -> None:
+    """h and dL/dh are multiplied by the same number at each step, and pass the largest float after n of them."""
+    cell = rl.RNNCell(1, H, rng=0, activation="relu")
+    W_h = growth * np.eye(H)[None]
+    cell = cell.with_params({"W_x": 0 * cell.W_x, "W_h": W_h, "b": 0 * cell.b}).astype(dtype)
+    n, h = 0, 1.0
+    while h <= float(np.finfo(dtype).max):
+        n, h = n + 1, h * float(cell.W_h[0, 0, 0])
+    T = n + 2
+    x, one = np.zeros((T, 1, 1)), np.ones((1, 1, H))
+    with pytest.raises(FloatingPointError, match=rf"^RNNCell: state 'h' is not finite at t = {n}$"):
+        cell.forward(x, one)
+    tape = cell.forward(x, 1e-30 * one)
+    with pytest.raises(FloatingPointError, match=rf"^RNNCell: dL/dstate 'h' is not finite at t = {T - n}$"):
+        cell.backward(tape, np.zeros((T, 1, H)), one)
+
+
+# ---- stacks, masks and losses ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A model of one to three cells and a batch for it, with a mask that keeps something."""
+
+    kinds: tuple[str, ...]
+    sizes: tuple[int, int, int, int]  # T, B, D, O
+    scale: float
+    regression: bool
+    integers: bool
+    keep: float
+    seed: int
+    model: rl.SequenceModel = field(init=False, repr=False)
+    batch: rl.Batch = field(init=False, repr=False)
+    state: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        (T, B, D, O), rng = self.sizes, np.random.default_rng(self.seed)  # noqa: E741 - O is the shape letter
+        widths = (D, *rng.integers(1, 4, len(self.kinds)).tolist())
+        cells = [KINDS[k](d, h, rng=rng) for k, d, h in zip(self.kinds, widths[:-1], widths[1:], strict=True)]
+        loss = rl.mean_squared_error if self.regression else rl.softmax_cross_entropy
+        model = rl.SequenceModel(cells, rl.Dense(widths[-1], O, rng=rng), loss)
+        model = model.with_params({name: self.scale * rng.normal(size=p.shape) for name, p in model.params.items()})
+        mask = rng.random((T, B)) < self.keep
+        mask[rng.integers(T), rng.integers(B)] = True
+        batch = rl.Batch(
+            rng.integers(D, size=(T, B)) if self.integers else rng.normal(size=(T, B, D)),
+            rng.normal(size=(T, B, O)) if self.regression else rng.integers(O, size=(T, B)),
+            mask,
+        )
+        state = tuple(rng.normal(size=(len(c.state_names), B, c.hidden_size)) for c in model.cells)
+        for name, value in {"model": model, "batch": batch, "state": state}.items():
+            object.__setattr__(self, name, value)
+
+
+stacks = st.builds(
+    Stack,
+    st.lists(st.sampled_from(list(KINDS)), min_size=1, max_size=3).map(tuple),
+    st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
+    st.sampled_from((0.1, 0.7, 1.5)),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from((0.0, 0.3, 1.0)),
+    st.integers(0, 2**32 - 1),
+)
+
+
+@settings(deterministic, max_examples=40)
+@given(stack=stacks)
+@example(stack=Stack(("relu",), (2, 1, 3, 2), 1.5, False, False, 0.0, 0))  # p(target) = 1 - 4e-13
+def test_gradients_of_a_stack_under_a_mask(stack: Stack) -> None:
+    rl.check_gradients(stack.model, stack.batch, rng=stack.seed, max_entries=6)
+
+
+def results(result: rl.LossAndGrads) -> dict[str, Any]:
+    arrays = {"loss": np.asarray(result.loss)} | result.grads
+    for n, (grads, state) in enumerate(zip(result.cell_grads, result.state, strict=True)):
+        arrays |= {f"{n}.{name}": value for name, value in arrays_of(grads).items()} | {f"{n}.state": state}
+    return arrays
+
+
+@deterministic
+@given(stack=stacks)
+def test_a_model_ignores_targets_that_the_mask_drops_and_changes_nothing(stack: Stack) -> None:
+    model, batch, rng = stack.model, stack.batch, np.random.default_rng(stack.seed + 1)
+    arrays = model.params | {f"state {n}": s for n, s in enumerate(stack.state)} | dict(vars(batch))
+    before = {name: value.copy() for name, value in arrays.items()}
+    first = results(model.loss_and_grads(batch, stack.state, input_gradient=True))
+    assert_equal(arrays, before)
+    assert_equal(results(model.loss_and_grads(batch, stack.state, input_gradient=True)), first)
+    assert batch.mask is not None
+    y = batch.y.copy()
+    y[~batch.mask] = rng.permutation(batch.y.reshape(-1, *batch.y.shape[2:]))[: (~batch.mask).sum()]
+    assert_equal(results(model.loss_and_grads(replace(batch, y=y), stack.state, input_gradient=True)), first)
+
+
+UP_TO_A_THOUSAND = st.floats(-1e3, 1e3)
+
+
+@st.composite
+def predictions(draw: st.DrawFn, elements: st.SearchStrategy[float] = UP_TO_A_THOUSAND) -> tuple[Any, Any]:
+    """(prediction (T, B, O), a mask (T, B) that keeps something)."""
+    T, B, O = (draw(st.integers(1, n)) for n in (4, 3, 4))  # noqa: E741 - O is the shape letter
+    mask = draw(hnp.arrays(bool, (T, B)))
+    mask[draw(st.integers(0, T - 1)), draw(st.integers(0, B - 1))] = True
+    return draw(hnp.arrays(np.float64, (T, B, O), elements=elements)), mask
+
+
+LOSSES: dict[str, Any] = {"cross-entropy": rl.softmax_cross_entropy, "squared error": rl.mean_squared_error}
+each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+
+
+def target_for(loss: Any, prediction: Any, seed: int) -> Any:
+    rng = np.random.default_rng(seed)
+    if loss is rl.softmax_cross_entropy:
+        return rng.integers(prediction.shape[-1], size=prediction.shape[:-1])
+    return rng.normal(size=prediction.shape)
+
+
+@each_loss
+@deterministic
+@given(case=predictions(), seed=st.integers(0, 2**32 - 1))
+def test_entries_that_the_mask_drops_do_not_matter(loss: Any, case: tuple[Any, Any], seed: int) -> None:
+    (prediction, mask), rng = case, np.random.default_rng(seed)
+    target = target_for(loss, prediction, seed)
+    before = [array.copy() for array in (prediction, target, mask)]
+    value, d = loss(prediction, target, mask)
+    other, other_target = prediction.copy(), target.copy()
+    other[~mask] = 1e3 * rng.normal(size=other[~mask].shape)
+    other_target[~mask] = target_for(loss, prediction, seed + 1)[~mask]
+    again, d_again = loss(other, other_target, mask)
+    assert again == value
+    np.testing.assert_array_equal(d_again, d)
+    assert not d[~mask].any()
+    for array, copied in zip((prediction, target, mask), before, strict=True):
+        np.testing.assert_array_equal(array, copied)
+
+
+@each_loss
+@deterministic
+@given(case=predictions(), seed=st.integers(0, 2**32 - 1))
+def test_a_masked_loss_is_the_loss_of_what_is_kept(loss: Any, case: tuple[Any, Any], seed: int) -> None:
+    prediction, mask = case
+    target = target_for(loss, prediction, seed)
+    value, d = loss(prediction, target, mask)
+    kept, d_kept = loss(prediction[mask][None], target[mask][None])
+    assert value == pytest.approx(kept, rel=1e-13)
+    np.testing.assert_allclose(d[mask], d_kept[0], rtol=1e-13)
+
+
+@deterministic
+@given(case=predictions(), shift=st.floats(-1e3, 1e3), seed=st.integers(0, 2**32 - 1))
+def test_cross_entropy_does_not_see_a_common_shift(case: tuple[Any, Any], shift: float, seed: int) -> None:
+    """softmax(y + s) = softmax(y); so each row of the gradient adds to 0. Rounding of y + s is 1e3 * 2e-16."""
+    prediction, mask = case
+    target = target_for(rl.softmax_cross_entropy, prediction, seed)
+    value, d = rl.softmax_cross_entropy(prediction, target, mask)
+    shifted, d_shifted = rl.softmax_cross_entropy(prediction + shift, target, mask)
+    assert shifted == pytest.approx(value, abs=1e-11)
+    np.testing.assert_allclose(d_shifted, d, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(d.sum(axis=-1), 0, rtol=0, atol=1e-14)
+
+
+@each_loss
+@deterministic
+@given(case=predictions(st.floats(allow_nan=False, allow_infinity=False)), seed=st.integers(0, 2**32 - 1))
+def test_a_loss_is_finite_at_any_finite_prediction_or_says_that_it_overflows(
+    loss: Any, case: tuple[Any, Any], seed: int
+) -> None:
+    prediction, mask = case
+    message = overflow(lambda: loss(prediction, target_for(loss, prediction, seed), mask))
+    assert message is None or message.startswith("loss: "), message
