@@ -380,6 +380,31 @@ def test_an_overflow_of_the_state_is_an_error_that_names_the_step() -> None:
     assert cell.forward(x[:3], one).h[-1, 0, 0] == pytest.approx(1e300)
 
 
+@pytest.mark.parametrize("W_h", [0.5, -0.5])
+def test_an_overflow_of_the_input_product_is_an_error_that_names_the_step(W_h: float) -> None:
+    """x W_x is infinite at the second step alone; with W_h below 0 the last state is 0 again, and hides nothing."""
+    cell = rl.RNNCell(1, 1, rng=0, activation="relu").with_params(
+        {"W_x": np.full((1, 1, 1), 1e10), "W_h": np.full((1, 1, 1), W_h), "b": np.zeros((1, 1, 1))}
+    )
+    with pytest.raises(FloatingPointError, match=r"RNNCell: state 'h' is not finite at t = 2$"):
+        cell.forward(np.array([0.0, 1e300, 0.0]).reshape(3, 1, 1))
+
+
+def test_an_overflow_of_a_weight_gradient_is_an_error_that_names_the_parameter() -> None:
+    """dL/dW_x = x dL/dh = 1e400, of a relu unit whose state and other gradients are finite."""
+    cell = rl.RNNCell(1, 1, rng=0, activation="relu").with_params(
+        {"W_x": np.ones((1, 1, 1)), "W_h": np.ones((1, 1, 1)), "b": np.zeros((1, 1, 1))}
+    )
+    huge = np.full((1, 1, 1), 1e200)
+    with pytest.raises(FloatingPointError, match=r"RNNCell: dL/dW_x is not finite$"):
+        cell.backward(cell.forward(huge), huge)
+
+
+def test_numbers_too_large_for_float32_are_refused_at_the_door() -> None:
+    with refuses(ValueError, "x"):
+        rl.LSTMCell(4, 5, rng=0, dtype=np.float32).forward(np.full((3, 2, 4), 1e300))
+
+
 def test_an_overflow_of_the_gradient_is_an_error_that_names_the_step() -> None:
     """dL/dh_t = 1e100 dL/dh_{t+1} from dL/dh_5 = 1 overflows at t = 1, while h itself grows from 1e-300 to 1e200."""
     cell = rl.RNNCell(1, 1, rng=0, activation="relu").with_params(

@@ -219,6 +219,35 @@ def test_a_wrong_loss_is_caught() -> None:
         rl.check_gradients(stack(rl.RNNCell, loss=wrong), regression(2, 3))
 
 
+def test_what_zero_biases_would_hide_is_caught() -> None:
+    """A cell that came with zero biases, and a bias gradient that is wrong only where biases are not zero."""
+
+    class Wrong(rl.LSTMCell):
+        def backward(self, *args: Any, **kwargs: Any) -> rl.Gradients:
+            grads = super().backward(*args, **kwargs)
+            return replace(grads, params=grads.params | {"b": grads.params["b"] + 0.01 * self.params["b"]})
+
+    cell = Wrong(3, 4, rng=0)
+    cell.params["b"][...] = 0
+    with pytest.raises(rl.GradientMismatch) as caught:
+        rl.check_gradients(cell)
+    assert caught.value.array == "b"
+
+
+def test_what_a_zero_initial_state_would_hide_is_caught() -> None:
+    """The first step left out of dL/dW_h: with h_0 = 0 it would contribute nothing."""
+
+    class Wrong(rl.LSTMCell):
+        def recurrent_grads(self, tape: rl.Tape, d_a: Any, d_extras: Any) -> Any:
+            states = tape.states.copy()
+            states[0] = 0
+            return super().recurrent_grads(replace(tape, states=states), d_a, d_extras)
+
+    with pytest.raises(rl.GradientMismatch) as caught:
+        rl.check_gradients(Wrong(3, 4, rng=0))
+    assert caught.value.array == "W_h"
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_is_caught(value: float) -> None:
     with pytest.raises(rl.GradientMismatch) as caught:

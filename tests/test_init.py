@@ -35,9 +35,12 @@ def test_orthogonal_matrices_are_orthogonal_and_differ(shape: tuple[int, ...]) -
 
 
 def test_orthogonal_is_uniform_over_rotations_and_reflections() -> None:
-    """Without the sign correction the diagonal of Q has a preferred sign; uniform, its mean is 0."""
-    diagonal = np.diagonal(rl.init.orthogonal((4000, 2, 2), np.random.default_rng(0)), axis1=1, axis2=2)
-    assert abs(diagonal.mean()) < 5 * math.sqrt(0.5 / diagonal.size)
+    """Plain QR gives 2 x 2 reflections alone, with a negative entry first; uniform, both have mean 0."""
+    n = 4000
+    draw = rl.init.orthogonal((n, 2, 2), np.random.default_rng(0))
+    assert abs(np.linalg.det(draw).mean()) < 5 / math.sqrt(n)
+    for entry in draw.reshape(n, 4).T:
+        assert abs(entry.mean()) < 5 * math.sqrt(0.5 / n)
 
 
 def test_identity_is_the_identity_and_writeable() -> None:

@@ -101,6 +101,18 @@ def test_huge_logits_give_a_finite_loss() -> None:
     np.testing.assert_array_equal(d, [[[1, -1]]])
 
 
+@pytest.mark.parametrize(
+    ("loss", "prediction", "target"),
+    [
+        (rl.mean_squared_error, np.array([[[1e200]]]), np.zeros((1, 1, 1))),
+        (rl.softmax_cross_entropy, np.array([[[1e308, -1e308]]]), np.array([[1]])),
+    ],
+)
+def test_a_loss_that_overflows_is_an_error_and_no_warning(loss: Any, prediction: Any, target: Any) -> None:
+    with pytest.raises(FloatingPointError, match=r"^loss: expected a finite number, got inf"):
+        loss(prediction, target)
+
+
 def test_a_rare_class_keeps_its_gradient() -> None:
     """softmax - 1 is formed from the picked probability itself, so a sure answer's gradient is no rounding noise."""
     _, d = rl.softmax_cross_entropy(np.array([[[0.0, -30.0]]]), np.array([[0]]))
