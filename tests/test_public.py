@@ -80,7 +80,7 @@ def test_importing_rnnlab_imports_numpy_alone() -> None:
         "rnnlab.plots\n"
         "assert 'matplotlib' in sys.modules\n"
     )
-    run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     loaded = {name for name in run.stdout.split() if not name.startswith(("_", "sitecustomize"))}
     assert loaded == {"numpy"}
