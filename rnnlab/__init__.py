@@ -10,6 +10,7 @@ from types import ModuleType
 
 from rnnlab import init, lab, ops, tasks
 from rnnlab.cells import Cell, FourGateLSTMCell, Gradients, GRUCell, GRUResetBeforeCell, LSTMCell, RNNCell, Tape
+from rnnlab.diagnose import Diagnosis, Finding, diagnose
 from rnnlab.gradcheck import GradientMismatch, GradientReport, check_gradients
 from rnnlab.gradnorm import GradientNormLogger
 from rnnlab.losses import mean_squared_error, softmax_cross_entropy

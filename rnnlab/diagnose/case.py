@@ -1,0 +1,226 @@
+"""The random case that a cell is diagnosed on, and its exact derivatives."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnnlab.cells.base import Cell
+from rnnlab.diagnose.terms import Vocabulary
+from rnnlab.ops import Array
+from rnnlab.validate import describe
+
+COMPLEX, CENTRAL = "complex step", "central differences"
+STEP = {COMPLEX: 1e-30, CENTRAL: 1e-5}
+RIGHT = {COMPLEX: 1e-9, CENTRAL: 1e-5}  # max|difference| / max|exact| of a block that is right
+FIT = {COMPLEX: 1e-8, CENTRAL: 1e-4}  # the same for a hypothesis that fits
+FLOOR = 1e-5  # a block is measured against at least this share of the largest one
+ROWS_AT_ONCE = 4096
+SYMBOLS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "z"}
+
+
+@dataclass(frozen=True)
+class StepCase:
+    """One step on N rows: its arguments, its values, and for each incoming path p the exact derivatives
+    d_a[p] (K, N, H) and d_prev[p] (S, N, H) when d_next is `d_next[p]` in part p and zero elsewhere."""
+
+    cell: Cell
+    a: Array
+    prev: Array
+    gates: Array
+    next: Array
+    extras: Array
+    d_next: Array
+    d_a: Array
+    d_prev: Array
+    method: str
+
+
+def private_copy(cell: Cell) -> Cell:
+    """A float64 copy that shares no buffer with the cell it was made from."""
+    try:
+        cell = copy.deepcopy(cell)
+    except Exception:  # a learner's attribute may refuse to be copied
+        cell = copy.copy(cell)
+    return cell.astype(np.float64)
+
+
+def random_params(cell: Cell, rng: np.random.Generator) -> Cell:
+    """The cell with parameters away from every symmetric point: no zero, no identity, no twin gates."""
+    params = {}
+    for name, p in cell.params.items():
+        rows = p.shape[-2] if p.ndim > 1 else 1
+        if rows > 1:
+            params[name] = rng.normal(size=p.shape) / np.sqrt(rows)
+        else:
+            params[name] = rng.uniform(0.3, 1, p.shape) * rng.choice((-1, 1), p.shape)
+    return cell.with_params(params)
+
+
+def stacked(what: str, names: Sequence[str], values: Any, shape: tuple[int, ...]) -> Array:
+    """One step's arrays as one (len(names), *shape) array; ValueError in words for what does not fit."""
+    try:
+        count = len(values)
+    except TypeError:
+        raise ValueError(f"{what} is {describe(values)}, where {len(names)} arrays should be") from None
+    if count != len(names):
+        raise ValueError(f"{what} holds {count} arrays, where {len(names)} should be: {', '.join(names)}")
+    rows = []
+    for name, value in zip(names, values, strict=True):
+        array = np.asarray(value)
+        if array.dtype.kind not in "fciu":
+            raise ValueError(f"{what}[{name}] is {describe(value)}, where an array of shape {shape} should be")
+        try:
+            rows.append(np.broadcast_to(array, shape))
+        except ValueError:
+            raise ValueError(f"{what}[{name}] has shape {array.shape}, where {shape} should be") from None
+    return np.array(rows).reshape(len(names), *shape)
+
+
+def step_values(cell: Cell, a: Array, prev: Array) -> tuple[Array, Array, Array]:
+    """`cell.step` on copies of its arguments: (gates, next_state, extras), each stacked."""
+    shape = a.shape[1:]
+    gates, following, extras = cell.step(a.copy(), prev.copy())
+    return (
+        stacked("step's gates", cell.gate_names, gates, shape),
+        stacked("step's next_state", cell.state_names, following, shape),
+        stacked("step's extras", cell.extra_names, extras, shape),
+    )
+
+
+def step_jacobian(cell: Cell, a: Array, prev: Array, method: str, at_once: int = ROWS_AT_ONCE) -> Array:
+    """d next_state / d (a, prev), (K + S, H, S, N, H): one probe for each entry, stacked along the batch."""
+    z = np.concatenate((a, prev))
+    M, N, H = z.shape
+    K, parts = len(a), []
+    probes = np.eye(M * H).reshape(M * H, M, 1, H)
+    chunk = max(1, at_once // N)
+    for start in range(0, M * H, chunk):
+        some = probes[start : start + chunk].swapaxes(0, 1)  # (M, P, 1, H)
+
+        def shifted(by: complex, some: Array = some) -> Array:
+            moved = (z[:, None] + by * some).reshape(M, -1, H)
+            following = step_values(cell, moved[:K], moved[K:])[1]
+            return following.reshape(len(prev), -1, N, H).swapaxes(0, 1)
+
+        parts.append(derivative(shifted, method))
+    return np.concatenate(parts).reshape(M, H, len(prev), N, H)
+
+
+def derivative(f: Callable[[Any], Array], method: str) -> Array:
+    """f'(0) of an array-valued function of one number."""
+    step = STEP[method]
+    if method == COMPLEX:
+        return np.asarray(np.imag(f(1j * step)) / step)
+    return np.asarray((f(step) - f(-step)).real / (2 * step))
+
+
+def vector_jacobian(jacobian: Array, d_next: Array, gates: int) -> tuple[Array, Array]:
+    """(d_a, d_prev) for dL/dnext_state = d_next (S, N, H)."""
+    d = np.einsum("mishj,shj->mhi", jacobian, d_next)
+    return d[:gates], d[gates:]
+
+
+def make_step_case(cell: Cell, rows: int, rng: np.random.Generator, x: Array | None = None) -> StepCase:
+    """A random case, of this input x (rows, D) where it is given. Complex step where one central difference
+    confirms it (in the second of two draws, should the first meet a kink), else central differences.
+    Raises what the cell's `step` raises."""
+    K, S, H = len(cell.gate_names), len(cell.state_names), cell.hidden_size
+    for _ in range(2):
+        a = rng.normal(size=(K, rows, H)) if x is None else x @ cell.W_x + cell.b
+        prev = rng.normal(size=(S, rows, H))
+        gates, following, extras = step_values(cell, a, prev)
+        jacobian, method = _exact_jacobian(cell, a, prev, rng)
+        if method == COMPLEX:
+            break
+    d_next = rng.normal(size=(S, rows, H))
+    each = [vector_jacobian(jacobian, d_next * (np.arange(S) == p)[:, None, None], K) for p in range(S)]
+    d_a, d_prev = (np.array(parts) for parts in zip(*each, strict=True))
+    return StepCase(cell, a, prev, gates, following, extras, d_next, d_a, d_prev, method)
+
+
+def _exact_jacobian(cell: Cell, a: Array, prev: Array, rng: np.random.Generator) -> tuple[Array, str]:
+    direction = rng.normal(size=(len(a) + len(prev), *a.shape[1:]))
+    d_a, d_prev = direction[: len(a)], direction[len(a) :]
+
+    def moved(by: float) -> Array:
+        return step_values(cell, a + by * d_a, prev + by * d_prev)[1]
+
+    central = (moved(1e-6) - moved(-1e-6)) / 2e-6
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        for at_once in (ROWS_AT_ONCE, 1):
+            try:
+                jacobian = step_jacobian(cell, a, prev, COMPLEX, at_once)
+            except Exception:  # whatever a learner's step raises on complex numbers, or on another batch size
+                continue
+            along = np.einsum("mishj,mhi->shj", jacobian, direction)
+            if np.abs(along - central).max() <= 1e-4 * max(1.0, np.abs(central).max()):
+                return jacobian, COMPLEX
+    return step_jacobian(cell, a, prev, CENTRAL, 1), CENTRAL
+
+
+def gate_symbols(cell: Cell) -> dict[str, str]:
+    """How the gates are written in equations: i f g o, r z n; other names as they are."""
+    candidate = "n" if "reset" in cell.gate_names else "g"
+    return {name: SYMBOLS.get(name, candidate if name == "candidate" else name) for name in cell.gate_names}
+
+
+def state_values(cell: Cell, prev: Array, following: Array) -> dict[str, Array]:
+    """The states of both sides of a step by name, and their tanh."""
+    values = {f"{name}_{{t-1}}": v for name, v in zip(cell.state_names, prev, strict=True)}
+    values |= {f"{name}_t": v for name, v in zip(cell.state_names, following, strict=True)}
+    for name, v in zip(cell.state_names, following, strict=True):
+        values[f"tanh({name}_t)"] = np.tanh(v)
+    return values
+
+
+def hidden_matrices(cell: Cell) -> dict[str, Array]:
+    """Every (H, H) matrix among the parameters, and its transpose: W_h[k], W_x[k] where D = H, and own ones."""
+    H = cell.hidden_size
+    found: dict[str, Array] = {}
+    for name, p in cell.params.items():
+        blocks = {name: p} if p.ndim == 2 else {}
+        if p.ndim == 3 and len(p) == len(cell.gate_names):
+            blocks = {f"{name}[{gate}]": block for gate, block in zip(cell.gate_names, p, strict=True)}
+        for label, block in blocks.items():
+            if block.shape == (H, H) and H > 1:
+                found[f"{label}^T"], found[label] = block.T, block
+    return found
+
+
+def own_vectors(cell: Cell) -> dict[str, Array]:
+    """The parameters of the cell's own with one number for each unit: b_hn, peephole weights, ..."""
+    H, K = cell.hidden_size, len(cell.gate_names)
+    found: dict[str, Array] = {}
+    for name, p in cell.params.items():
+        if name not in ("W_x", "W_h", "b"):
+            if p.size == H:
+                found[name] = p.reshape(1, H)
+            elif p.size == K * H and p.shape[0] == K:
+                found |= {f"{name}[{g}]": v for g, v in zip(cell.gate_names, p.reshape(K, 1, H), strict=True)}
+            elif p.ndim > 1 and p.size == len(p) * H:
+                found |= {f"{name}[{n}]": v for n, v in enumerate(p.reshape(-1, 1, H))}
+    return found
+
+
+def step_vocabulary(case: StepCase, also: dict[str, Array] | None = None) -> Vocabulary:
+    """Everything that a line of `step_backward` can multiply with, and what stands for itself `also`."""
+    cell, shape = case.cell, case.a.shape[1:]
+    symbols = gate_symbols(cell)
+    values = state_values(cell, case.prev, case.next)
+    values |= {symbols[name]: v for name, v in zip(cell.gate_names, case.gates, strict=True)}
+    values |= dict(zip(cell.extra_names, case.extras, strict=True))
+    derived = {}
+    if cell.W_h.shape == (len(cell.gate_names), cell.hidden_size, cell.hidden_size):
+        derived = {
+            f"({cell.state_names[0]}_{{t-1}} W_h[{g}])": case.prev[0] @ W
+            for g, W in zip(cell.gate_names, cell.W_h, strict=True)
+        }
+    derived |= {name: np.broadcast_to(v, shape) for name, v in (own_vectors(cell) | (also or {})).items()}
+    return Vocabulary(values, derived, hidden_matrices(cell), FIT[case.method])

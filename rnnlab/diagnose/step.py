@@ -1,0 +1,520 @@
+"""The first look: one step. Each output of `step_backward`, through each incoming path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, combinations
+
+import numpy as np
+
+from rnnlab.diagnose.case import FIT, FLOOR, RIGHT, StepCase, own_vectors, stacked, step_vocabulary
+from rnnlab.diagnose.report import Finding, listing
+from rnnlab.diagnose.terms import Term, Vocabulary, closest_readings, factor_text, match, residual
+from rnnlab.ops import Array
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A hypothesis that fits: `text` completes "d_a[forget] ...". `term` is what is lost or too many."""
+
+    kind: str
+    text: str
+    residual: float | None = None
+    term: Term | None = None
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """One output that is wrong through one path."""
+
+    output: str
+    path: str
+    claimed: Array
+    exact: Array
+    explanation: Explanation | None
+    follows: bool = False  # from another output that is wrong by the same ratio
+
+
+def call_step_backward(case: StepCase, d_next: Array) -> tuple[Array, Array, tuple[Array, ...], list[str]]:
+    """(d_a, d_prev, d_extras, names of the arguments that it changed); raises ValueError for what does not fit."""
+    names = ("d_next", "prev", "gates", "extras")
+    given = (d_next, case.prev, case.gates, case.extras)
+    copies = [array.copy() for array in given]
+    result = case.cell.step_backward(*copies)
+    changed = [
+        name for name, now, then in zip(names, copies, given, strict=True) if not np.array_equal(now, then, True)
+    ]
+    if not isinstance(result, tuple | list) or len(result) != 3:
+        raise ValueError(f"step_backward returns {type(result).__name__}, where (d_a, d_prev, d_extras) should be")
+    shape = d_next.shape[1:]
+    d_a = stacked("d_a", case.cell.gate_names, result[0], shape).real
+    d_prev = stacked("d_prev", case.cell.state_names, result[1], shape).real
+    d_extras = () if result[2] is None else tuple(np.array(d, dtype=float) for d in result[2])
+    return d_a, d_prev, d_extras, changed
+
+
+def diagnose_step(case: StepCase) -> list[Finding]:
+    """Findings about `step_backward`, the root first; none where all its outputs are right."""
+    S = len(case.prev)
+    findings: list[Finding] = []
+    paths = [np.where((np.arange(S) == p)[:, None, None], case.d_next, 0) for p in range(S)]
+    try:
+        called = [call_step_backward(case, d) for d in paths]
+    except Exception as error:  # anything that a learner's code raises is a finding
+        return [raised("step_backward", error)]
+    changed = sorted({name for call in called for name in call[3]})
+    if changed:
+        findings.append(
+            Finding(
+                tuple(changed),
+                (),
+                "argument modified",
+                f"step_backward changes its argument {listing(changed)} in place, so the caller's array is another "
+                "afterwards (write x = x + y for x += y).",
+                0.0,
+            )
+        )
+    try:
+        again = call_step_backward(case, paths[0])
+        same = all(np.array_equal(x, y, True) for x, y in zip(called[0][:2], again[:2], strict=True))
+    except Exception as error:
+        same, again = True, called[0]
+        findings.append(raised("the second call of step_backward", error))
+    if not same:
+        findings.append(leftover("step_backward", called[0][0], again[0], case.d_a[0]))
+    offset_a, offset_prev = _offset(case, findings) if same else (0.0, 0.0)
+    claimed_a = np.array([c[0] for c in called]) - offset_a
+    claimed_prev = np.array([c[1] for c in called]) - offset_prev
+    wrong = _compare(case, claimed_a, claimed_prev) if same else []
+    findings += _to_findings(case, wrong, claimed_a, claimed_prev)
+    if not findings:
+        findings += _joint(case, claimed_a.sum(axis=0), claimed_prev.sum(axis=0))
+    return findings
+
+
+def leftover(what: str, first: Array, second: Array, exact: Array) -> Finding:
+    """Two calls with the same arguments that give different answers."""
+    grows = residual(exact, second - first) < 1e-6
+    how = ": each call adds to the one before (accumulators are not cleared)" if grows else ""
+    return Finding(
+        (what,),
+        (),
+        "state left over",
+        f"The second call of {what} with the same arguments gives another answer than the first, so something "
+        f"is left over from the call before{how}.",
+        residual(second, first + exact) if grows else 0.0,
+    )
+
+
+def raised(what: str, error: Exception) -> Finding:
+    plain = isinstance(error, ValueError) and "should be" in str(error)
+    told = f"{error}." if plain else f"{what} raises {type(error).__name__}: {error}."
+    kind = "wrong shape" if plain else "exception"
+    return Finding((what,), (), kind, told[0].upper() + told[1:] if not plain else told, 0.0)
+
+
+def _offset(case: StepCase, findings: list[Finding]) -> tuple[Array, Array]:
+    """What step_backward returns for a zero d_next, which must be zero."""
+    try:
+        d_a, d_prev, *_ = call_step_backward(case, np.zeros_like(case.d_next))
+    except Exception as error:
+        findings.append(raised("step_backward with d_next = 0", error))
+        return np.zeros(1), np.zeros(1)
+    names = [*(f"d_a[{g}]" for g in case.cell.gate_names), *(f"d_prev[{s}]" for s in case.cell.state_names)]
+    nonzero = [n for n, block in zip(names, (*d_a, *d_prev), strict=True) if np.abs(block).max() > 0]
+    if nonzero and np.isfinite(d_a).all() and np.isfinite(d_prev).all():
+        findings.append(
+            Finding(
+                tuple(nonzero),
+                (),
+                "not zero for zero",
+                f"{listing(nonzero)}: not zero for d_next = 0, though a gradient is linear in d_next; "
+                "is a buffer initialised from something else than zeros?",
+                0.0,
+            )
+        )
+        return d_a, d_prev
+    return np.zeros(1), np.zeros(1)
+
+
+def _joint(case: StepCase, sum_a: Array, sum_prev: Array) -> list[Finding]:
+    """Each path alone is right: are they together?"""
+    try:
+        d_a, d_prev, *_ = call_step_backward(case, case.d_next)
+    except Exception as error:
+        return [raised("step_backward", error)]
+    if is_right(d_a, sum_a, 0.0, RIGHT[case.method]) and is_right(d_prev, sum_prev, 0.0, RIGHT[case.method]):
+        return []
+    told = "Each incoming path alone is right, but not all together: step_backward is not linear in d_next."
+    return [Finding(("d_next",), (), "not linear", told, 0.0)]
+
+
+def is_right(claimed: Array, exact: Array, largest: float, tolerance: float) -> bool:
+    scale = max(np.abs(exact).max(initial=0), FLOOR * largest)
+    return bool(np.abs(claimed - exact).max(initial=0) <= tolerance * scale)
+
+
+def _compare(case: StepCase, claimed_a: Array, claimed_prev: Array) -> list[Wrong]:
+    """Every output that is wrong through one path, with the hypothesis that fits; not what merely follows."""
+    cell, tolerance = case.cell, RIGHT[case.method]
+    largest = float(max(np.abs(case.d_a).max(), np.abs(case.d_prev).max()))
+    vocabulary: Vocabulary | None = None
+    wrong: list[Wrong] = []
+    for p, path in enumerate(f"dL/d{s}" for s in cell.state_names):
+        bad = [k for k, g in enumerate(claimed_a[p]) if not is_right(g, case.d_a[p, k], largest, tolerance)]
+        bad_prev = [j for j, d in enumerate(claimed_prev[p]) if not is_right(d, case.d_prev[p, j], largest, tolerance)]
+        if not bad and not bad_prev:
+            continue
+        vocabulary = vocabulary or step_vocabulary(case)
+        here: list[Wrong] = []
+        for k in bad:
+            bases = {path: case.d_next[p]}
+            bases |= {f"d_a[{g}]": claimed_a[p, n] for n, g in enumerate(cell.gate_names) if n != k and n not in bad}
+            others = {f"d_a[{g}]": case.d_a[p, n] for n, g in enumerate(cell.gate_names) if n != k}
+            why = explain(claimed_a[p, k], case.d_a[p, k], vocabulary, bases, others, largest)
+            here.append(Wrong(f"d_a[{cell.gate_names[k]}]", path, claimed_a[p, k], case.d_a[p, k], why))
+        here = _same_ratio(here, case.method)
+        for j in bad_prev:
+            claimed, exact = claimed_prev[p, j], case.d_prev[p, j]
+            true = None
+            for q in (p, *(q for q in range(len(case.prev)) if q != p)):
+                true = true or _true_terms(case, q, j, vocabulary)
+            if bad and true is None and _shares_ratio(here, claimed, exact, case.method) is None:
+                continue  # it may follow from d_a, and nothing tells
+            errors = claimed_a[p] - case.d_a[p]
+            of_gates = {f"d_a[{g}]": e for g, e in zip(cell.gate_names, errors, strict=True)}
+            follows = np.zeros_like(exact)
+            for term in true or ():
+                if term.base in of_gates:
+                    follows += vocabulary.value(term, of_gates)
+            rest = claimed - follows
+            if is_right(rest, exact, largest, tolerance):
+                continue
+            bases = {path: case.d_next[p]} | {f"d_a[{g}]": claimed_a[p, n] for n, g in enumerate(cell.gate_names)}
+            others = {f"d_prev[{s}]": case.d_prev[p, n] for n, s in enumerate(cell.state_names) if n != j}
+            why = explain(claimed, exact, vocabulary, bases, others, largest, rest, true or ())
+            here.append(Wrong(f"d_prev[{cell.state_names[j]}]", path, claimed, exact, why))
+        wrong += _same_ratio(here, case.method)
+    return wrong
+
+
+def _same_ratio(wrong: list[Wrong], method: str) -> list[Wrong]:
+    """An output that is wrong by the same ratio as an explained one has the same cause."""
+    told = []
+    for w in wrong:
+        if w.explanation is None:
+            root = _shares_ratio([o for o in wrong if o.explanation], w.claimed, w.exact, method)
+            w = w if root is None else replace(w, explanation=root.explanation, follows=True)
+        told.append(w)
+    return told
+
+
+def _shares_ratio(wrong: Iterable[Wrong], claimed: Array, exact: Array, method: str) -> Wrong | None:
+    for o in wrong:
+        left, right = claimed * o.exact, exact * o.claimed
+        if np.abs(right).max() > 0 and np.abs(left - right).max() <= FIT[method] * np.abs(right).max():
+            return o
+    return None
+
+
+def _true_terms(case: StepCase, p: int, j: int, vocabulary: Vocabulary) -> list[Term] | None:
+    """The summands of d_prev[j] in truth, read off the exact numbers of path p: None where nothing fits.
+
+    In most cells d_prev[h] = sum_k d_a[k] W_h[k]^T, perhaps with one gate's product gated (a GRU's reset) and
+    an elementwise path besides; d_prev[c] may get d_a[k] times a peephole weight.
+    """
+    cell, exact, path = case.cell, case.d_prev[p, j], f"dL/d{case.cell.state_names[p]}"
+    names = [f"d_a[{g}]" for g in cell.gate_names]
+    bases = dict(zip(names, case.d_a[p], strict=True))
+    candidates: list[list[Term]] = [[]]
+    if j == 0 and all(f"W_h[{g}]^T" in vocabulary.matrices for g in cell.gate_names):
+        standard = [Term(name, (), f"W_h{name.removeprefix('d_a')}^T") for name in names]
+        candidates = [standard]
+        for term in standard:
+            rest = [other for other in standard if other != term]
+            candidates.append(rest)
+            for factor in vocabulary.single_names[1:]:
+                candidates += [[*rest, replace(term, before=factor)], [*rest, replace(term, after=factor)]]
+    elif j > 0:
+        vectors = [name for name in own_vectors(cell) if name in vocabulary.factors]
+        weighted = [Term(name, (vector,)) for name in names for vector in vectors]
+        candidates += [list(some) for n in (1, 2) for some in combinations(weighted, n)]
+    values = {term: vocabulary.value(term, bases) for term in set(chain.from_iterable(candidates))}
+    left = np.array([exact - sum((values[term] for term in c), np.zeros_like(exact)) for c in candidates])
+    left = left.reshape(len(candidates), -1)
+    zero = np.flatnonzero(np.abs(left).max(axis=1) <= FIT[case.method] * np.abs(exact).max())
+    if len(zero):
+        return candidates[int(zero[0])]
+    direct = case.d_next[p].ravel() * vocabulary.products
+    fits = [(i, len(vocabulary.product_names[n]), n) for i, n, _ in match(left, direct, FIT[case.method])]
+    if not fits:
+        return None
+    i, _, n = min(fits)
+    return [*candidates[i], Term(path, vocabulary.product_names[n])]
+
+
+def explain(
+    claimed: Array,
+    exact: Array,
+    vocabulary: Vocabulary,
+    bases: dict[str, Array],
+    others: dict[str, Array],
+    largest: float,
+    rest: Array | None = None,
+    true: Sequence[Term] | None = None,
+) -> Explanation | None:
+    """The simplest hypothesis that turns the exact numbers into the claimed ones; None where none fits.
+
+    `bases` are what summands start from, `others` the exact values of this output's neighbours, `rest` the
+    claimed numbers less what follows from other mistakes. `true` names the summands of an output that is a sum of
+    several (d_prev), as far as they are known; None means that the output should be one product.
+    """
+    rest = claimed if rest is None else rest
+    if not np.isfinite(claimed).all():
+        return Explanation("not finite", "is not finite (NaN or infinite)", 0.0)
+    plain = explain_plain(claimed, exact, others, largest, vocabulary.tolerance)
+    if plain:
+        return plain
+    for c in (claimed, rest) if rest is not claimed else (claimed,):
+        found = vocabulary.ratio(c, exact)
+        if found:
+            return of_ratio(*found)
+    error = rest - exact
+    if true is None:
+        told, should = vocabulary.readings(rest, bases), vocabulary.readings(exact, bases)
+        pair = closest_readings(told, should)
+        if pair:
+            value = vocabulary.value(pair[0], bases)
+            off = min(residual(rest, value), residual(rest, -value))
+            return _of_terms(pair[0], pair[1], off, whole=True, sign=pair[2])
+        for number in (1, 2):
+            lost = vocabulary.readings(error / number, bases)
+            if lost:
+                term, sign = lost[0]
+                off = residual(error, number * sign * vocabulary.value(term, bases))
+                return _of_lost(term, sign, number, bool(told), off)
+    summands = vocabulary.difference(error, bases, true or ())
+    return _of_terms(*summands) if summands else _of_several(error, vocabulary, bases, true or ())
+
+
+def _of_several(
+    error: Array, vocabulary: Vocabulary, bases: dict[str, Array], true: Sequence[Term]
+) -> Explanation | None:
+    """The same mistake in several of the true summands of d_prev."""
+    changes: dict[str, dict[Term, Array]] = {"lost term": {}, "transpose": {}, "sign of a term": {}, "extra term": {}}
+    for term in (term for term in true if term.base in bases):
+        value = vocabulary.value(term, bases)
+        changes["lost term"][term] = -value
+        changes["sign of a term"][term] = -2 * value
+        changes["extra term"][term] = value
+        if term.matrix:
+            other = term.matrix.removesuffix("^T") if term.matrix.endswith("^T") else f"{term.matrix}^T"
+            if other in vocabulary.matrices:
+                changes["transpose"][term] = vocabulary.value(replace(term, matrix=other), bases) - value
+    told = {
+        "lost term": "lacks the terms {}",
+        "sign of a term": "has the terms {} with the wrong sign",
+        "extra term": "has the terms {} twice",
+        "transpose": "has the transpose of the matrix in the terms {}",
+    }
+    for kind, deltas in changes.items():
+        for count in range(2, len(deltas) + 1):
+            for some in combinations(deltas, count):
+                off = residual(error, sum(deltas[term] for term in some) + np.zeros_like(error))
+                if off <= vocabulary.tolerance:
+                    return Explanation(kind, told[kind].format(listing([str(term) for term in some])), off)
+    return None
+
+
+def explain_plain(
+    claimed: Array, exact: Array, others: dict[str, Array], largest: float, tolerance: float
+) -> Explanation | None:
+    """Hypotheses that need no vocabulary: zeros, a number, a neighbour's place, single precision."""
+    size, scale = np.abs(claimed).max(), np.abs(exact).max()
+    if size <= 1e-14 * largest:
+        return Explanation("zero", "is all zeros", 0.0)
+    if scale <= 1e-14 * largest:
+        return Explanation("should be zero", "should be zero", None)
+    number = float((claimed * exact).sum() / (exact * exact).sum())
+    off = residual(claimed, number * exact)
+    if off <= tolerance and abs(number + 1) <= tolerance:
+        return Explanation("sign", "has the wrong sign", off)
+    if np.abs(claimed - exact).max() <= 3e-6 * scale and tolerance < 1e-6:
+        return Explanation(
+            "float32", "is right to single precision only, as from a float32 buffer", residual(claimed, exact)
+        )
+    if off <= tolerance:
+        return Explanation("scale", f"is {number:.6g} times the right value", off)
+    for name, other in others.items():
+        if np.abs(claimed - other).max() <= tolerance * size:
+            return Explanation("another's place", f"holds what {name} should be", residual(claimed, other))
+    return None
+
+
+def _meaning(factors: tuple[str, ...]) -> str:
+    if any(f.endswith(")") and "(1 - " in f for f in factors):
+        return ": the derivative of the sigmoid"
+    if any(f.startswith("1 - ") and f.endswith("^2") for f in factors):
+        return ": the derivative of tanh"
+    return ""
+
+
+def of_ratio(missing: tuple[str, ...], extra: tuple[str, ...], sign: int, off: float) -> Explanation:
+    also = ", and the wrong sign" if sign < 0 else ""
+    if missing and extra:
+        told = f"has {factor_text(extra)} in the place of {factor_text(missing)}{also}{_exchange(missing, extra)}"
+        return Explanation("wrong factor", told, off)
+    if missing:
+        return Explanation("missing factor", f"lacks the factor {factor_text(missing)}{also}{_meaning(missing)}", off)
+    return Explanation("extra factor", f"has the factor {factor_text(extra)} too many{also}{_meaning(extra)}", off)
+
+
+def _exchange(missing: tuple[str, ...], extra: tuple[str, ...]) -> str:
+    """What an exchange of two factors usually means."""
+    if len(missing) == len(extra) == 1:
+        (m,), (e,) = missing, extra
+        if m == f"1 - {e}" or e == f"1 - {m}":
+            gate = min(m, e, key=len)
+            return f": {gate} and 1 - {gate} are exchanged"
+        if m.replace("{t-1}", "t") == e.replace("{t-1}", "t"):
+            return ": an operand from the neighbouring time step"
+        if m == f"tanh({e})" or e == f"tanh({m})":
+            return ": the tanh stands in one of the two passes only"
+    return ""
+
+
+def _of_lost(term: Term, sign: int, number: int, simple: bool, off: float) -> Explanation:
+    """error = +-number * term; `simple`: what is claimed is one product, so the exact value is that and a term more."""
+    if number == 2:
+        return Explanation("sign of a term", f"has the term {term} with the wrong sign", off, term)
+    if simple or sign < 0:
+        return Explanation("lost term", f"lacks the term {'-' if sign > 0 else ''}{term}", off, term)
+    return Explanation("extra term", f"has the term {term} too many", off, term)
+
+
+def _of_terms(
+    put_in: Term | None, left_out: Term | None, off: float, whole: bool = False, sign: int = 1
+) -> Explanation:
+    """One summand lost, too many, or in another's place (`whole`: it is all that the output should be)."""
+    if put_in is None:
+        return Explanation("lost term", f"lacks the term {left_out}", off, left_out)
+    if left_out is None:
+        return Explanation("extra term", f"has the term {put_in} too many", off, put_in)
+    same = {part: getattr(put_in, part) == getattr(left_out, part) for part in ("base", "before", "matrix", "after")}
+    noun = "is" if whole else "has the term"
+    should = f"{noun} {put_in}, where {left_out} should be" + (" (and the wrong sign)" if sign < 0 else "")
+    if same["base"] and left_out.matrix and not put_in.matrix and sorted(put_in.factors) == sorted(left_out.factors):
+        return Explanation("missing matrix", f"{should}: the product with {left_out.matrix} is missing", off)
+    if same["base"] and same["before"] and same["after"] and not same["matrix"]:
+        if put_in.matrix.removesuffix("^T") == left_out.matrix.removesuffix("^T"):
+            return Explanation("transpose", f"{should}: the transpose of {left_out.matrix.removesuffix('^T')}", off)
+        if put_in.matrix and left_out.matrix:
+            return Explanation("another's place", f"{should}: another gate's matrix", off)
+    if same["base"] and same["matrix"] and put_in.matrix and sorted(put_in.factors) == sorted(left_out.factors):
+        return Explanation("order", f"{should}: the factor belongs on the other side of the product", off)
+    missing, extra = _only(left_out, put_in), _only(put_in, left_out)
+    if same["base"] and same["matrix"]:
+        if missing and not extra:
+            return Explanation("missing factor", f"{should}: the factor {factor_text(missing)} is missing", off)
+        if extra and not missing:
+            return Explanation("extra factor", f"{should}: the factor {factor_text(extra)} is too many", off)
+        if missing and extra:
+            return Explanation("wrong factor", should + _exchange(missing, extra), off)
+    product = next((f for f in put_in.factors if f.endswith(f" {left_out.matrix.removesuffix('^T')})")), "")
+    if left_out.matrix and product:
+        should += ": the elementwise factor comes before the product in the one pass and after it in the other"
+        return Explanation("order", should, off)
+    return Explanation("wrong term", should, off)
+
+
+def _only(term: Term, other: Term) -> tuple[str, ...]:
+    theirs = list(other.factors)
+    mine = []
+    for factor in term.factors:
+        if factor in theirs:
+            theirs.remove(factor)
+        else:
+            mine.append(factor)
+    return tuple(mine)
+
+
+PLURAL = {"is": "are", "has": "have", "lacks": "lack", "holds": "hold"}
+
+
+def _to_findings(case: StepCase, wrong: list[Wrong], claimed_a: Array, claimed_prev: Array) -> list[Finding]:
+    """One finding for each cause: outputs and paths with the same explanation together."""
+    cell = case.cell
+    findings: list[Finding] = []
+    names = [f"dL/d{s}" for s in cell.state_names]
+    for p, path in enumerate(names):
+        if not np.abs(claimed_a[p]).max() and not np.abs(claimed_prev[p]).max():
+            wrong = [w for w in wrong if w.path != path]
+            told = (
+                f"Nothing of {path} is used: this incoming path (dL/d{cell.state_names[p]} of the next step) is lost."
+            )
+            findings.append(Finding(("d_a", "d_prev"), (path,), "lost path", told, 0.0))
+    groups: dict[tuple[str, ...], list[Wrong]] = {}
+    for w in wrong:
+        why = w.explanation
+        key: tuple[str, ...] = ("unexplained", w.output) if why is None else (why.kind, why.text)
+        if why and why.term and why.kind in ("lost term", "extra term"):
+            key = (why.kind, why.term.base, why.term.matrix, w.path)  # one lost path reaches several outputs
+        groups.setdefault(key, []).append(w)
+    return findings + _likewise(names, [_finding(names, members) for members in groups.values()])
+
+
+def _likewise(names: Sequence[str], findings: list[Finding]) -> list[Finding]:
+    """The same kind of mistake in the same outputs through several paths is one mistake, told for the simplest path."""
+    groups: dict[tuple[tuple[str, ...], str], list[Finding]] = {}
+    for f in findings:
+        groups.setdefault((f.outputs, f.kind), []).append(f)
+    merged = []
+    for some in groups.values():
+        told = min(some, key=lambda f: len(f.sentence))
+        if len(some) > 1:
+            rest = [p for p in names if p not in told.paths and any(p in f.paths for f in some)]
+            told = replace(
+                told,
+                paths=tuple(p for p in names if p in rest or p in told.paths),
+                sentence=f"{told.sentence} The same through {listing(rest)}.",
+                residual=max((f.residual for f in some if f.residual is not None), default=None),
+            )
+        merged.append(told)
+    return merged
+
+
+def _finding(names: Sequence[str], members: list[Wrong]) -> Finding:
+    """One finding for outputs and paths with the same explanation; `names` are all paths."""
+    why = members[0].explanation
+    outputs = tuple(dict.fromkeys(w.output for w in members))
+    roots = tuple(dict.fromkeys(w.output for w in members if not w.follows))
+    after = tuple(output for output in outputs if output not in roots)
+    paths = tuple(dict.fromkeys(w.path for w in members))
+    through = "" if len(names) == 1 or len(paths) == len(names) else f" through {listing(paths)}"
+    numbers = ""
+    if why is None:
+        kind, text = "unexplained", "is wrong, and no hypothesis fits"
+        numbers = show_numbers(members[0].claimed, members[0].exact)
+    else:
+        kind, text = why.kind, why.text
+        terms = [w.explanation.term for w in members if w.explanation and w.explanation.term]
+        if len(roots) > 1 and why.term and len(set(terms)) > 1:
+            common = tuple(f for f in why.term.factors if all(f in term.factors for term in terms))
+            shared = Term(why.term.base, common, why.term.matrix)
+            text = text.replace(str(why.term), f"{shared} (times factors of its own in each)")
+    if kind == "zero":
+        text += f": {listing(paths)} does not get here" if through else ": never written"
+    verb, _, rest = text.partition(" ")
+    verb = PLURAL.get(verb, verb) if len(roots) > 1 else verb
+    told = f"{listing(roots)}{through} {verb} {rest}."
+    if after:
+        told += f" {listing(after)} {'follows' if len(after) == 1 else 'follow'}: wrong by the same ratio."
+    off = max((w.explanation.residual or 0.0 for w in members if w.explanation), default=None)
+    return Finding(outputs, paths, kind, told, off, numbers)
+
+
+def show_numbers(claimed: Array, exact: Array, count: int = 3) -> str:
+    """The first few numbers of both."""
+    some = [f"{c:.4g}, should be {e:.4g}" for c, e in zip(claimed.ravel()[:count], exact.ravel()[:count], strict=True)]
+    return f"({'; '.join(some)})"

@@ -1,0 +1,1044 @@
+"""The bug zoo: small mutants of right cells, each with one mistake that people really make.
+
+Numbers 1 to 20 are mistakes of published implementations; "own" are further kinds. A mutant is a piece of a
+textbook method below, replaced by another (`mutant`), so that what is wrong can be read on one line. What cannot
+be told apart, or is no derivative:
+
+* 4 (dL/dc of the next step dropped) and 5 (overwritten, = for +=) are one function here, since `step_backward`
+  gets dL/dc of the next step as an argument: both are the animal "4, 5".
+* 11 (right only for a zero initial state) and 8 (first step skipped) are one function for W_h when the initial state
+  is what is missing; each has an animal of its own in another place.
+* 18 (all gates start with identical weights) is no derivative: no gradient check can see it. `diagnose` looks at the
+  initial weights themselves.
+
+`python -m tests.zoo` prints the confusion matrix.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
+from typing import Any
+
+import numpy as np
+
+import rnnlab as rl
+from rnnlab.cells.base import column_sums, outer_products
+from rnnlab.ops import sigmoid
+
+# ---- the right cells, written out as a textbook would -----------------------------------------
+
+
+class RNN(rl.RNNCell):
+    def step(self, a, prev):
+        h = np.tanh(a[0] + prev[0] @ self.W_h[0])
+        return (h,), (h,), ()
+
+    def step_backward(self, d_next, prev, gates, extras):
+        (h,) = gates
+        d_a = d_next[0] * (1 - h * h)
+        return (d_a,), (d_a @ self.W_h[0].T,), ()
+
+    def recurrent_grads(self, tape, d_a, d_extras):
+        return {"W_h": outer_products(tape.states[:-1, 0], d_a)}
+
+
+class LSTM(rl.LSTMCell):
+    def step(self, a, prev):
+        h, c = prev
+        i, f, g, o = a + h @ self.W_h
+        i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
+        c_t = i * g + c * f
+        u = np.tanh(c_t)
+        return (i, f, g, o), (o * u, c_t), (u,)
+
+    def step_backward(self, d_next, prev, gates, extras):
+        (d_h, d_c), (h, c), (i, f, g, o), (u,) = d_next, prev, gates, extras
+        W_i, W_f, W_g, W_o = self.W_h
+        d_o = d_h * u * o * (1 - o)
+        d_c = d_c + d_h * o * (1 - u**2)
+        d_i = d_c * g * i * (1 - i)
+        d_f = d_c * c * f * (1 - f)
+        d_g = d_c * i * (1 - g**2)
+        d_h_prev = d_i @ W_i.T + d_f @ W_f.T + d_g @ W_g.T + d_o @ W_o.T
+        d_c_prev = d_c * f
+        return (d_i, d_f, d_g, d_o), (d_h_prev, d_c_prev), ()
+
+    def recurrent_grads(self, tape, d_a, d_extras):
+        return {"W_h": outer_products(tape.states[:-1, 0], d_a)}
+
+
+class GRU(rl.GRUCell):
+    def step(self, a, prev):
+        (h,) = prev
+        W_r, W_z, W_n = self.W_h
+        r, z, q = sigmoid(a[0] + h @ W_r), sigmoid(a[1] + h @ W_z), h @ W_n + self.b_hn
+        n = np.tanh(a[2] + r * q)
+        return (r, z, n), (n + z * (h - n),), (q,)
+
+    def step_backward(self, d_next, prev, gates, extras):
+        (d_h,), (h,), (r, z, n), (q,) = d_next, prev, gates, extras
+        W_r, W_z, W_n = self.W_h
+        d_n = d_h * (1 - z) * (1 - n**2)
+        d_z = d_h * (h - n) * z * (1 - z)
+        d_r = d_n * q * r * (1 - r)
+        d_q = d_n * r
+        d_h_prev = d_h * z + d_r @ W_r.T + d_z @ W_z.T + d_q @ W_n.T
+        return (d_r, d_z, d_n), (d_h_prev,), (d_q,)
+
+    def recurrent_grads(self, tape, d_a, d_extras):
+        d_h_side = np.stack((d_a[0], d_a[1], d_extras[0]))
+        return {"W_h": outer_products(tape.states[:-1, 0], d_h_side), "b_hn": column_sums(d_extras)}
+
+
+class GRUResetBefore(rl.GRUResetBeforeCell):
+    def step(self, a, prev):
+        (h,) = prev
+        W_r, W_z, W_n = self.W_h
+        r, z = sigmoid(a[0] + h @ W_r), sigmoid(a[1] + h @ W_z)
+        s = r * h
+        n = np.tanh(a[2] + s @ W_n)
+        return (r, z, n), ((1 - z) * n + z * h,), (s,)
+
+    def step_backward(self, d_next, prev, gates, extras):
+        (d_h,), (h,), (r, z, n), (s,) = d_next, prev, gates, extras
+        W_r, W_z, W_n = self.W_h
+        d_n = d_h * (1 - z) * (1 - n**2)
+        d_z = d_h * (h - n) * z * (1 - z)
+        d_r = (d_n @ W_n.T) * h * r * (1 - r)
+        d_h_prev = d_h * z + d_r @ W_r.T + d_z @ W_z.T + (d_n @ W_n.T) * r
+        return (d_r, d_z, d_n), (d_h_prev,), ()
+
+    def recurrent_grads(self, tape, d_a, d_extras):
+        of_h, of_s = outer_products(tape.states[:-1, 0], d_a[:2]), outer_products(tape.extras[0], d_a[2:])
+        return {"W_h": np.concatenate((of_h, of_s))}
+
+
+class FourGate(rl.FourGateLSTMCell):
+    def step_backward(self, d_next, prev, gates, extras):
+        (d_h, d_c), (h, c), (i, f, g, o), (kept, use) = d_next, prev, gates, extras
+        d_u = d_h * o * (1 - use**2)
+        d_kept = d_c + d_u @ self.W_u.T
+        d_i = d_c * g * i * (1 - i)
+        d_f = d_kept * c * f * (1 - f)
+        d_g = d_c * i * (1 - g**2)
+        d_o = d_h * use * o * (1 - o)
+        d_a = (d_i, d_f, d_g, d_o)
+        return d_a, (self.back(d_a), d_kept * f), (d_u,)
+
+    def recurrent_grads(self, tape, d_a, d_extras):
+        W_u = outer_products(tape.extras[0], d_extras)[0]
+        W_h = outer_products(tape.states[:-1, 0], d_a)
+        return {"W_h": W_h, "W_u": W_u, "b_u": column_sums(d_extras)}
+
+
+class CoupledLSTM(rl.Cell):
+    """A learner's own: the input gate is 1 - f (Greff et al. 2017, "CIFG")."""
+
+    gate_names = ("forget", "candidate", "output")
+    state_names = ("h", "c")
+    extra_names = ("tanh_c",)
+
+    def step(self, a, prev):
+        h, c = prev
+        f, g, o = a + h @ self.W_h
+        f, g, o = sigmoid(f), np.tanh(g), sigmoid(o)
+        c_t = f * c + (1 - f) * g
+        u = np.tanh(c_t)
+        return (f, g, o), (o * u, c_t), (u,)
+
+    def step_backward(self, d_next, prev, gates, extras):
+        (d_h, d_c), (h, c), (f, g, o), (u,) = d_next, prev, gates, extras
+        d_c = d_c + d_h * o * (1 - u**2)
+        d_f = d_c * (c - g) * f * (1 - f)
+        d_g = d_c * (1 - f) * (1 - g**2)
+        d_o = d_h * u * o * (1 - o)
+        d_a = (d_f, d_g, d_o)
+        return d_a, (self.back(d_a), d_c * f), ()
+
+
+class PeepholeLSTM(rl.Cell):
+    """A learner's own: the gates see the memory (Gers & Schmidhuber 2000), the output gate this step's."""
+
+    gate_names = ("input", "forget", "candidate", "output")
+    state_names = ("h", "c")
+    extra_names = ("tanh_c",)
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        for name in ("p_i", "p_f", "p_o"):
+            self.add_param(name, "uniform", (1, self.hidden_size))
+
+    def step(self, a, prev):
+        h, c = prev
+        i, f, g, o = a + h @ self.W_h
+        i, f, g = sigmoid(i + c * self.p_i), sigmoid(f + c * self.p_f), np.tanh(g)
+        c_t = f * c + i * g
+        o, u = sigmoid(o + c_t * self.p_o), np.tanh(c_t)
+        return (i, f, g, o), (o * u, c_t), (u,)
+
+    def step_backward(self, d_next, prev, gates, extras):
+        (d_h, d_c), (h, c), (i, f, g, o), (u,) = d_next, prev, gates, extras
+        d_o = d_h * u * o * (1 - o)
+        d_c = d_c + d_h * o * (1 - u**2) + d_o * self.p_o
+        d_i = d_c * g * i * (1 - i)
+        d_f = d_c * c * f * (1 - f)
+        d_g = d_c * i * (1 - g**2)
+        d_a = (d_i, d_f, d_g, d_o)
+        d_c_prev = d_c * f + d_i * self.p_i + d_f * self.p_f
+        return d_a, (self.back(d_a), d_c_prev), ()
+
+    def recurrent_grads(self, tape, d_a, d_extras):
+        c_prev, c_t = tape.states[:-1, 1], tape.states[1:, 1]
+        p_i, p_f, p_o = d_a[0] * c_prev, d_a[1] * c_prev, d_a[3] * c_t
+        peepholes = {"p_i": p_i.sum(axis=(0, 1)), "p_f": p_f.sum(axis=(0, 1)), "p_o": p_o.sum(axis=(0, 1))}
+        return {
+            "W_h": outer_products(tape.states[:-1, 0], d_a),
+            **{name: p[None] for name, p in peepholes.items()},
+        }
+
+
+def lstm_d_a(d_h, d_c, c, i, f, g, o, u):
+    d_c = d_c + d_h * o * (1 - u**2)
+    return np.stack((d_c * g * i * (1 - i), d_c * c * f * (1 - f), d_c * i * (1 - g**2), d_h * u * o * (1 - o)))
+
+
+def lstm_gates(cell, tape, t, b):
+    """The gates of step t once more, from x_t and h_{t-1}, with these biases."""
+    i, f, g, o = tape.x[t] @ cell.W_x + tape.states[t, 0] @ cell.W_h + b
+    return sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
+
+
+class LSTMByHand(rl.LSTMCell):
+    """A `backward` of the learner's own: the time loop with every sum written out."""
+
+    def backward(self, tape, d_h, d_state=None, *, input_gradient=True):
+        (T, B), H = tape.x.shape[:2], self.hidden_size
+        d_W_x = np.zeros_like(self.W_x)
+        d_W_h = np.zeros_like(self.W_h)
+        d_b = np.zeros_like(self.b)
+        d_x = np.zeros_like(tape.x)
+        d_states = np.zeros_like(tape.states)
+        d_h_next, d_c_next = np.zeros((2, B, H)) if d_state is None else d_state.copy()
+        for t in reversed(range(T)):
+            h_prev, c_prev = tape.states[t]
+            i, f, g, o = tape.gates[:, t]
+            u = np.tanh(tape.states[t + 1, 1])
+            d_h_t = d_h[t] + d_h_next
+            d_states[t + 1] = d_h_t, d_c_next
+            d_c_t = d_c_next + d_h_t * o * (1 - u**2)
+            d_a = lstm_d_a(d_h_t, d_c_next, c_prev, i, f, g, o, u)
+            for k in range(4):
+                d_W_x[k] += tape.x[t].T @ d_a[k]
+                d_W_h[k] += h_prev.T @ d_a[k]
+                d_b[k] += d_a[k].sum(axis=0)
+                d_x[t] += d_a[k] @ self.W_x[k].T
+            d_h_next = sum(d_a[k] @ self.W_h[k].T for k in range(4))
+            d_c_next = d_c_t * f
+        d_states[0] = d_h_next, d_c_next
+        return rl.Gradients({"W_x": d_W_x, "W_h": d_W_h, "b": d_b}, d_x, d_states)
+
+
+def own_loop(self, tape, d_h, d_state=None, *, input_gradient=True):
+    """The same for any cell: a time loop of the learner's own around `step_backward`."""
+    T = len(tape.x)
+    d_states = np.zeros_like(tape.states)
+    d_a = np.zeros_like(tape.gates)
+    d_extras = []
+    carried = np.zeros_like(d_states[0]) if d_state is None else np.array(d_state)
+    for t in reversed(range(T)):
+        d_next = carried.copy()
+        d_next[0] += d_h[t]
+        d_states[t + 1] = d_next
+        d_a[:, t], carried, extra = self.step_backward(d_next, tape.states[t], tape.gates[:, t], tape.extras[:, t])
+        d_extras.insert(0, extra)
+        carried = np.array(carried)
+    d_states[0] = carried
+    d_extras = np.array(d_extras).reshape(T, -1, *d_h.shape[1:]).swapaxes(0, 1)
+    params = {"W_x": outer_products(tape.x, d_a), "b": column_sums(d_a)[:, None]}
+    params |= self.recurrent_grads(tape, d_a, d_extras)
+    d_x = np.einsum("ktbh,kdh->tbd", d_a, self.W_x)
+    return rl.Gradients(params, d_x, d_states)
+
+
+class FromScratchRNN(rl.Cell):
+    """Neither `step` nor `step_backward`: both passes are the learner's own."""
+
+    gate_names = ("candidate",)
+
+    def forward(self, x, state=None):
+        T, B, _ = x.shape
+        h = np.zeros((B, self.hidden_size)) if state is None else state[0]
+        hs = [h]
+        for t in range(T):
+            h = np.tanh(x[t] @ self.W_x[0] + h @ self.W_h[0] + self.b[0])
+            hs.append(h)
+        states = np.array(hs)[:, None]
+        return rl.Tape(x, states, np.array(hs[1:])[None], np.zeros((0, T, B, self.hidden_size)), self.gate_names)
+
+    def backward(self, tape, d_h, d_state=None, *, input_gradient=True):
+        T = len(tape.x)
+        d_states, d_a = np.zeros_like(tape.states), np.zeros_like(tape.gates)
+        carried = np.zeros_like(d_h[0]) if d_state is None else d_state[0]
+        for t in reversed(range(T)):
+            d_states[t + 1, 0] = d_h[t] + carried
+            d_a[0, t] = d_states[t + 1, 0] * (1 - tape.h[t] ** 2)
+            carried = d_a[0, t] @ self.W_h[0].T
+        d_states[0, 0] = carried
+        W_x, W_h = outer_products(tape.x, d_a), outer_products(tape.states[:-1, 0], d_a)
+        return rl.Gradients({"W_x": W_x, "W_h": W_h, "b": column_sums(d_a)[:, None]}, d_a[0] @ self.W_x[0].T, d_states)
+
+
+class RNNByHand(RNN):
+    backward = own_loop
+
+
+class GRUByHand(GRU):
+    backward = own_loop
+
+
+class PeepholeByHand(PeepholeLSTM):
+    backward = own_loop
+
+
+# ---- right cells in other words: never to be blamed -------------------------------------------
+
+
+class LSTMRewritten(rl.LSTMCell):
+    """Other algebra: 1 - u^2 as sech^2, f(1 - f) as f - f^2, products in another order, c divided out of f c."""
+
+    def step_backward(self, d_next, prev, gates, extras):
+        (d_h, d_c), (h, c), (i, f, g, o), (u,) = d_next, prev, gates, extras
+        delta = d_c + o * d_h / np.cosh(np.arctanh(u)) ** 2
+        d_a = np.empty((4, *d_h.shape))
+        d_a[3] = (o - o * o) * (u * d_h)
+        d_a[2] = (1 + g) * (1 - g) * delta * i
+        d_a[1] = (f - f**2) * (c * delta)
+        d_a[0] = i * delta * g - i**2 * delta * g
+        return d_a, np.stack((np.einsum("kbh,kjh->bj", d_a, self.W_h), f * delta)), ()
+
+
+class GRURewritten(rl.GRUCell):
+    """h_t = n + z (h - n), its derivative by the product rule one summand at a time."""
+
+    def step_backward(self, d_next, prev, gates, extras):
+        (d_h,), (h,), (r, z, n), (q,) = d_next, prev, gates, extras
+        d_z = (d_h * h - d_h * n) * (z - z**2)
+        d_n = (d_h - d_h * z) - n * n * (d_h - z * d_h)
+        d_q = r * d_n
+        d_r = q * (d_q - r * d_q)
+        return [d_r, d_z, d_n], [z * d_h + np.hstack((d_r, d_z, d_q)) @ np.hstack(list(self.W_h)).T], [d_q]
+
+
+class ReLURNN(rl.RNNCell):
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, activation="relu", **named)
+
+
+class SoftplusRNN(rl.Cell):
+    """Another activation, with a gain of its own for each unit: h = gain * log(1 + exp(a))."""
+
+    gate_names = ("candidate",)
+    extra_names = ("slope",)
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self.add_param("gain", "uniform", (1, self.hidden_size))
+
+    def step(self, a, prev):
+        before = a[0] + prev[0] @ self.W_h[0]
+        g = np.log(1 + np.exp(before))
+        return (g,), (self.gain * g,), (sigmoid(before),)
+
+    def step_backward(self, d_next, prev, gates, extras):
+        d_a = d_next[0] * self.gain * extras[0]
+        return (d_a,), (self.back((d_a,)),), (d_next[0] * gates[0],)
+
+    def recurrent_grads(self, tape, d_a, d_extras):
+        return super().recurrent_grads(tape, d_a, d_extras) | {"gain": column_sums(d_extras)}
+
+
+class RealStepRNN(RNN):
+    """A forward pass that does not take complex numbers: its exact derivatives are central differences."""
+
+    def step(self, a, prev):
+        h = np.empty(a[0].shape)
+        h[...] = np.tanh(a[0] + prev[0] @ self.W_h[0])
+        return (h,), (h,), ()
+
+
+RIGHT: tuple[type[rl.Cell], ...] = (
+    rl.RNNCell, rl.LSTMCell, rl.GRUCell, rl.GRUResetBeforeCell, rl.FourGateLSTMCell,
+    RNN, LSTM, GRU, GRUResetBefore, FourGate, CoupledLSTM, PeepholeLSTM,
+    LSTMByHand, RNNByHand, GRUByHand, PeepholeByHand, FromScratchRNN,
+    LSTMRewritten, GRURewritten, ReLURNN, SoftplusRNN,
+)  # fmt: skip
+
+
+# ---- the mutants ------------------------------------------------------------------------------
+
+
+def mutant(base: type[rl.Cell], method: str, *changes: tuple[str, str]) -> type[rl.Cell]:
+    """`base` with pieces of one method's text replaced; each must stand there exactly once."""
+    source = textwrap.dedent(inspect.getsource(getattr(base, method)))
+    for old, new in changes:
+        if source.count(old) != 1:
+            raise ValueError(f"{base.__name__}.{method}: {old!r} stands {source.count(old)} times, not once")
+        source = source.replace(old, new)
+    scope: dict[str, Any] = {}
+    exec(source, vars(inspect.getmodule(base)) | globals(), scope)
+    (function,) = scope.values()
+    return type(f"Wrong{base.__name__}", (base,), {method: function})
+
+
+@dataclass(frozen=True)
+class Animal:
+    """One mutant and what is known of it.
+
+    number    of the published list, or "own"
+    outputs   where it is wrong: each must be named by a finding, and no finding may name another
+    says      words of one finding's sentence, for mistakes that `diagnose` is to explain
+    paths     the incoming paths of that finding, where they matter
+    also      outputs that may be named besides: they really are wrong too
+    gradient  False for a mistake that is no wrong derivative
+    """
+
+    number: str
+    mistake: str
+    cell: type[rl.Cell]
+    outputs: tuple[str, ...]
+    says: tuple[str, ...]
+    paths: tuple[str, ...] | None = None
+    also: tuple[str, ...] = ()
+    gradient: bool = True
+
+    def make(self, rng: int = 3) -> rl.Cell:
+        return self.cell(3, 4, rng=rng)
+
+    @property
+    def name(self) -> str:
+        return f"{self.number}: {self.mistake} ({self.cell.__name__.removeprefix('Wrong')})"
+
+
+class SameSeedLSTM(LSTM):
+    """18: the seed is reset inside the initialiser, so all gates start with the same weights."""
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        for name in ("W_x", "W_h"):
+            self.params[name][:] = self.params[name][0]
+
+
+def _animals() -> Iterator[Animal]:
+    back, grads, loop = "step_backward", "recurrent_grads", "backward"
+    every_c = ("d_a[input]", "d_a[forget]", "d_a[candidate]")
+
+    # 1 to 3
+    cell = mutant(LSTMByHand, loop, ("tape.gates[:, t]", "lstm_gates(self, tape, t, self.b[[3, 3, 2, 3]])"))
+    yield Animal(
+        "1",
+        "input and forget gate use the output gate's bias backward",
+        cell,
+        ("params[W_x]",),
+        ("b[output]", "b[input] and b[forget]"),
+        also=("params[b]", "x", "states", "params[W_h]"),
+    )
+    cell = mutant(LSTMByHand, loop, ("tape.gates[:, t]", "lstm_gates(self, tape, t, self.b[[0, 3, 2, 3]])"))
+    yield Animal(
+        "1",
+        "forget gate uses the output gate's bias backward",
+        cell,
+        ("params[W_x]",),
+        ("b[output]", "place of b[forget]"),
+        also=("params[b]", "x", "states", "params[W_h]"),
+    )
+    for base in (LSTM, PeepholeLSTM, FourGate):
+        d_f = "d_f = d_kept * c" if base is FourGate else "d_f = d_c * c"
+        cell = mutant(base, back, (f"{d_f} * f * (1 - f)", d_f))
+        yield Animal(
+            "2",
+            "f(1 - f) is missing",
+            cell,
+            ("d_a[forget]",),
+            ("d_a[forget]", "lacks the factor f(1 - f)", "derivative of the sigmoid"),
+            ("dL/dh", "dL/dc"),
+        )
+    cell = mutant(GRU, back, ("(h - n) * z * (1 - z)", "(h - n)"))
+    yield Animal("2", "z(1 - z) is missing", cell, ("d_a[update]",), ("lacks the factor z(1 - z)",), ("dL/dh",))
+    cell = mutant(RNN, back, (" * (1 - h * h)", ""))
+    yield Animal(
+        "2", "1 - h^2 is missing", cell, ("d_a[candidate]",), ("lacks the factor 1 - h_t^2", "derivative of tanh")
+    )
+    cell = mutant(LSTMByHand, loop, ("d_h_t = d_h[t] + d_h_next", "d_h_t = d_h[t]"))
+    yield Animal(
+        "3",
+        "dL/dh of the next step is never carried back",
+        cell,
+        ("params[W_x]",),
+        ("dL/dh of the next step is never carried back",),
+        ("dL/dh",),
+        also=("params[b]", "x", "states", "params[W_h]"),
+    )
+    for base in (RNNByHand, GRUByHand, PeepholeByHand):
+        cell = mutant(base, loop, ("d_next = carried.copy()", "d_next = np.zeros_like(carried)"))
+        every = ("dL/dh", "dL/dc") if base is PeepholeByHand else ("dL/dh",)
+        yield Animal(
+            "3",
+            "nothing of the next step is carried back",
+            cell,
+            ("params[W_x]",),
+            ("of the next step", "never carried back"),
+            every,
+            also=("params[b]", "x", "states", "params[W_h]"),
+        )
+
+    # 4 to 6
+    for base, d_c in (
+        (LSTM, "d_c + d_h * o * (1 - u**2)"),
+        (CoupledLSTM, "d_c + d_h * o * (1 - u**2)"),
+        (PeepholeLSTM, "d_c + d_h * o * (1 - u**2) + d_o * self.p_o"),
+    ):
+        cell = mutant(base, back, (f"d_c = {d_c}", f"d_c = {d_c.removeprefix('d_c + ')}"))
+        yield Animal(
+            "4, 5",
+            "dL/dc of the next step is dropped or overwritten",
+            cell,
+            ("d_a", "d_prev"),
+            ("Nothing of dL/dc is used", "lost"),
+            ("dL/dc",),
+        )
+    cell = mutant(
+        LSTMByHand, loop, ("d_c_t = d_c_next + d_h_t", "d_c_t = d_h_t"), ("d_h_t, d_c_next, c_prev", "d_h_t, 0, c_prev")
+    )
+    yield Animal(
+        "4, 5",
+        "dL/dc of the next step is dropped in the loop",
+        cell,
+        ("params[W_x]",),
+        ("dL/dc of the next step is never carried back",),
+        ("dL/dc",),
+        also=("params[b]", "x", "states", "params[W_h]"),
+    )
+    cell = mutant(RNN, back, ("self.W_h[0].T", "self.W_h[0]"))
+    yield Animal("6", "missing transpose", cell, ("d_prev[h]",), ("transpose",), ("dL/dh",))
+    cell = mutant(LSTM, back, ("d_f @ W_f.T", "d_f @ W_f"))
+    yield Animal(
+        "6", "missing transpose in one gate", cell, ("d_prev[h]",), ("transpose of W_h[forget]",), ("dL/dh", "dL/dc")
+    )
+    cell = mutant(GRU, back, ("d_q @ W_n.T", "d_q @ W_n"))
+    yield Animal("6", "missing transpose in the gated product", cell, ("d_prev[h]",), ("transpose of W_h[candidate]",))
+    cell = mutant(FourGate, back, ("self.W_u.T", "self.W_u"))
+    yield Animal(
+        "6",
+        "missing transpose of the memory's own matrix",
+        cell,
+        ("d_a[forget]", "d_prev[c]"),
+        ("transpose of W_u",),
+        ("dL/dh",),
+    )
+    cell = mutant(
+        LSTM, grads, ("outer_products(tape.states[:-1, 0], d_a)", "outer_products(tape.states[:-1, 0], d_a).mT")
+    )
+    yield Animal(
+        "6", "W_h's gradient transposed", cell, tuple(f"params[W_h][{g}]" for g in cell.gate_names), ("transpose",)
+    )
+
+    # 7
+    for base in (LSTM, PeepholeLSTM):
+        cell = mutant(base, back, ("d_f = d_c * c *", "d_f = d_c * (f * c + i * g) *"))
+        yield Animal(
+            "7",
+            "c_t where c_{t-1} is meant",
+            cell,
+            ("d_a[forget]",),
+            ("c_t in the place of c_{t-1}", "neighbouring time step"),
+            ("dL/dh", "dL/dc"),
+        )
+    for base in (RNN, LSTM):
+        cell = mutant(base, grads, ("tape.states[:-1, 0]", "tape.states[1:, 0]"))
+        yield Animal(
+            "7",
+            "W_h's gradient formed with h_t",
+            cell,
+            tuple(f"params[W_h][{g}]" for g in cell.gate_names),
+            ("h_{t-1}", "neighbouring time step"),
+        )
+    cell = mutant(LSTMByHand, loop, ("d_h_t, d_c_next, c_prev", "d_h_t, d_c_next, tape.states[t + 1, 1]"))
+    yield Animal(
+        "7",
+        "c_t where c_{t-1} is meant, in the loop",
+        cell,
+        ("params[W_x]",),
+        ("c_t is used where c_{t-1} is meant",),
+        also=("params[b]", "x", "states", "params[W_h]"),
+    )
+    cell = mutant(PeepholeLSTM, grads, ("d_a[3] * c_t", "d_a[3] * c_prev"))
+    yield Animal(
+        "7", "an output peephole's gradient formed with c_{t-1}", cell, ("params[p_o]",), ("neighbouring time step",)
+    )
+
+    # 8 to 11
+    every_gate = tuple(f"params[W_h][{g}]" for g in LSTM.gate_names)
+    cell = mutant(LSTMByHand, loop, ("d_W_x[k] += tape.x[t].T", "d_W_x[k] += (t > 0) * tape.x[t].T"))
+    yield Animal(
+        "8",
+        "first time step skipped in W_x's sum",
+        cell,
+        tuple(f"params[W_x][{g}]" for g in LSTM.gate_names),
+        ("the first time step",),
+    )
+    cell = mutant(RNN, grads, ("tape.states[:-1, 0], d_a", "tape.states[1:-1, 0], d_a[:, 1:]"))
+    yield Animal(
+        "8", "first time step skipped in W_h's sum", cell, ("params[W_h][candidate]",), ("the first time step",)
+    )
+    cell = mutant(LSTMByHand, loop, ("d_b = np.zeros_like(self.b)", "d_b = self.b.copy()"))
+    yield Animal(
+        "9",
+        "buffer initialised from the parameter",
+        cell,
+        tuple(f"params[b][{g}]" for g in LSTM.gate_names),
+        ("the parameter itself added", "initialised from"),
+    )
+    cell = mutant(LSTMByHand, loop, ("d_W_h = np.zeros_like(self.W_h)", "d_W_h = self.W_h.copy()"))
+    yield Animal(
+        "9",
+        "buffer initialised from the parameter",
+        cell,
+        every_gate,
+        ("the parameter itself added", "initialised from"),
+    )
+    cell = mutant(LSTMByHand, loop, ("d_W_h[k] += h_prev.T @ d_a[k]", "pass"))
+    yield Animal("10", "W_h's gradient never written", cell, every_gate, ("all zeros", "never written"))
+    cell = mutant(GRU, back, ("d_r = d_n * q * r * (1 - r)", "d_r = np.zeros_like(d_n)"))
+    yield Animal("10", "one gate's gradient never written", cell, ("d_a[reset]",), ("all zeros", "never written"))
+    cell = mutant(LSTMByHand, loop, ("d_x[t] += d_a[k] @ self.W_x[k].T", "pass"))
+    yield Animal("10", "dL/dx never written", cell, ("x",), ("all zeros",))
+    cell = mutant(
+        LSTM,
+        grads,
+        (
+            "outer_products(tape.states[:-1, 0], d_a)",
+            "outer_products(tape.states[:-1, 0] * (np.arange(len(tape.x)) > 0)[:, None, None], d_a)",
+        ),
+    )
+    yield Animal(
+        "11",
+        "W_h's gradient right only for a zero initial state",
+        cell,
+        every_gate,
+        ("the first time step", "initial state is zero"),
+    )
+    cell = mutant(LSTMByHand, loop, ("d_h_t, d_c_next, c_prev", "d_h_t, d_c_next, c_prev * (t > 0)"))
+    yield Animal(
+        "11",
+        "the forget gate's term right only for a zero initial memory",
+        cell,
+        ("params[W_x]",),
+        ("initial c is taken as zero",),
+        also=("params[b]", "x", "states", "params[W_h]"),
+    )
+
+    # 12 to 15
+    cell = mutant(LSTM, "step", ("(o * u, c_t)", "(o * c_t, c_t)"))
+    yield Animal(
+        "12",
+        "tanh(c) forgotten forward",
+        cell,
+        (*every_c, "d_prev[c]", "d_a[output]"),
+        ("factor 1 - tanh(c_t)^2",),
+        ("dL/dh",),
+    )
+    cell = mutant(LSTM, back, ("d_o = d_h * u *", "d_o = d_h * (i * g + f * c) *"), ("o * (1 - u**2)", "o"))
+    yield Animal(
+        "12",
+        "tanh(c) forgotten backward",
+        cell,
+        (*every_c, "d_prev[c]", "d_a[output]"),
+        ("lack the factor 1 - tanh(c_t)^2",),
+        ("dL/dh",),
+    )
+    cell = mutant(GRU, "step", ("n + z * (h - n)", "h + z * (n - h)"))
+    yield Animal(
+        "13",
+        "z and 1 - z exchanged forward",
+        cell,
+        ("d_a[reset]", "d_a[update]", "d_a[candidate]", "d_prev[h]"),
+        ("z and 1 - z are exchanged",),
+        ("dL/dh",),
+    )
+    cell = mutant(GRUResetBefore, back, ("d_h * (1 - z) *", "d_h * z *"), ("d_h * z +", "d_h * (1 - z) +"))
+    yield Animal(
+        "13",
+        "z and 1 - z exchanged backward",
+        cell,
+        ("d_a[reset]", "d_a[candidate]", "d_prev[h]"),
+        ("z and 1 - z are exchanged",),
+        ("dL/dh",),
+    )
+    cell = mutant(GRU, back, ("d_h_prev = d_h * z", "d_h_prev = d_h * (1 - z)"))
+    yield Animal(
+        "13", "z and 1 - z exchanged in one term", cell, ("d_prev[h]",), ("z and 1 - z are exchanged",), ("dL/dh",)
+    )
+    cell = mutant(
+        GRUResetBefore, back, ("(d_n @ W_n.T) * h", "d_n * (h @ W_n)"), ("(d_n @ W_n.T) * r", "(d_n * r) @ W_n.T")
+    )
+    yield Animal(
+        "14",
+        "reset before the product forward, after it backward",
+        cell,
+        ("d_a[reset]", "d_prev[h]"),
+        ("before the product in the one pass and after it in the other",),
+        ("dL/dh",),
+    )
+    cell = mutant(GRU, back, ("d_q @ W_n.T", "(d_n @ W_n.T) * r"))
+    yield Animal(
+        "14",
+        "reset after the product forward, before it backward",
+        cell,
+        ("d_prev[h]",),
+        ("other side of the product",),
+    )
+    for base in (LSTM, CoupledLSTM):
+        cell = mutant(base, back, ("d_c = d_c + d_h", "d_c += d_h"))
+        yield Animal(
+            "15", "an argument modified in place", cell, ("d_next",), ("changes its argument d_next in place",)
+        )
+    cell = mutant(
+        LSTMByHand,
+        loop,
+        ("d_c_t = d_c_next + d_h_t * o * (1 - u**2)", "d_c_t = d_states[t + 1, 1]; d_c_t += d_h_t * o * (1 - u**2)"),
+    )
+    yield Animal("15", "the recorded dL/dc modified in place", cell, ("states[c]",), ("in place", "textbook's delta"))
+    cell = mutant(
+        RNNByHand,
+        loop,
+        ("d_next = carried.copy()\n        d_next[0] += d_h[t]", "d_next = d_h[None, t]; d_next += carried"),
+    )
+    yield Animal("15", "the caller's d_h modified in place", cell, ("d_h",), ("d_h in place",))
+
+    # 16 to 20
+    cell = mutant(
+        LSTMByHand,
+        loop,
+        ("d_W_h = np.zeros_like(self.W_h)", "d_W_h = self.__dict__.setdefault('kept', np.zeros_like(self.W_h))"),
+    )
+    yield Animal(
+        "16", "an accumulator is not cleared", cell, ("params[W_h]",), ("second call", "adds to the one before")
+    )
+    cell = mutant(
+        LSTMByHand,
+        loop,
+        (
+            "d_W_h = np.zeros_like(self.W_h)",
+            "d_W_h = self.__dict__.pop('kept', np.zeros_like(self.W_h)); self.kept = None",
+        ),
+    )
+    yield Animal(
+        "16",
+        "an accumulator is cleared to something unusable",
+        cell,
+        ("backward",),
+        ("second call of backward raises",),
+    )
+    cell = mutant(LSTMByHand, loop, ("d_x[t] += d_a[k]", "d_x[t] += lstm_d_a(d_h[t], 0, c_prev, i, f, g, o, u)[k]"))
+    yield Animal("17", "dL/dx ignores the later time steps", cell, ("x",), ("ignores the later time steps",))
+    yield Animal(
+        "18",
+        "all gates start with identical weights",
+        SameSeedLSTM,
+        ("params[W_x]", "params[W_h]"),
+        ("identical",),
+        gradient=False,
+    )
+    cell = mutant(LSTMByHand, loop, ("d_b[k] += d_a[k]", "d_b[k] += d_a[2 if k < 2 else k]"))
+    yield Animal(
+        "19",
+        "two gates' bias gradients are copies of a third",
+        cell,
+        ("params[b][input]", "params[b][forget]"),
+        ("hold what params[b][candidate] should be",),
+    )
+    cell = mutant(LSTMByHand, loop, ("np.zeros_like(self.W_h)", "np.zeros_like(self.W_h, dtype=np.float32)"))
+    yield Animal("20", "float32 buffer in backward", cell, every_gate, ("single precision", "float32"))
+    cell = mutant(LSTM, back, ("d_c_prev = d_c * f", "d_c_prev = (d_c * f).astype(np.float32)"))
+    yield Animal("20", "float32 in one output", cell, ("d_prev[c]",), ("single precision", "float32"))
+    cell = mutant(
+        RNN,
+        "step",
+        ("h = np.tanh(a[0] + prev[0] @ self.W_h[0])", "h = np.tanh(a[0] + prev[0] @ self.W_h[0]).astype(np.float32)"),
+    )
+    yield Animal("20", "float32 buffer forward", cell, ("step",), ("single precision", "float32"))
+
+    # further kinds
+    own = "own"
+    cell = mutant(CoupledLSTM, back, ("d_c * (c - g)", "d_c * c"))
+    yield Animal(
+        own,
+        "the coupled gate's second term forgotten",
+        cell,
+        ("d_a[forget]",),
+        ("lacks the term -dL/dc f(1 - f) g",),
+        ("dL/dh", "dL/dc"),
+    )
+    cell = mutant(CoupledLSTM, back, ("d_c * (1 - f) *", "d_c * f *"))
+    yield Animal(
+        own, "f where 1 - f is meant", cell, ("d_a[candidate]",), ("f and 1 - f are exchanged",), ("dL/dh", "dL/dc")
+    )
+    cell = mutant(CoupledLSTM, back, ("(c - g)", "(c + g)"))
+    yield Animal(
+        own, "a sign inside a bracket", cell, ("d_a[forget]",), ("f(1 - f) g with the wrong sign",), ("dL/dh", "dL/dc")
+    )
+    cell = mutant(PeepholeLSTM, back, (" + d_o * self.p_o", ""))
+    yield Animal(
+        own,
+        "the output peephole's path into c forgotten",
+        cell,
+        (*every_c, "d_prev[c]"),
+        ("lack the term d_a[output] p_o",),
+        ("dL/dh",),
+    )
+    cell = mutant(PeepholeLSTM, back, (" + d_f * self.p_f", ""))
+    yield Animal(
+        own,
+        "the forget peephole's path into c_{t-1} forgotten",
+        cell,
+        ("d_prev[c]",),
+        ("lacks the term d_a[forget] p_f",),
+        ("dL/dh", "dL/dc"),
+    )
+    cell = mutant(PeepholeLSTM, back, ("d_i * self.p_i", "d_i * self.p_f"))
+    yield Animal(
+        own,
+        "another gate's peephole",
+        cell,
+        ("d_prev[c]",),
+        ("d_a[input] p_f", "d_a[input] p_i should be"),
+        ("dL/dh", "dL/dc"),
+    )
+    cell = mutant(LSTM, back, ("d_i = d_c * g", "d_i = d_c * f"))
+    yield Animal(own, "another gate's array", cell, ("d_a[input]",), ("has f in the place of g",), ("dL/dh", "dL/dc"))
+    cell = mutant(LSTM, back, ("return (d_i, d_f, d_g, d_o)", "return (d_f, d_i, d_g, d_o)"))
+    yield Animal(
+        own,
+        "two gates in each other's place",
+        cell,
+        ("d_a[input]", "d_a[forget]"),
+        ("d_a[input]", "holds what d_a[forget] should be"),
+        ("dL/dh", "dL/dc"),
+    )
+    cell = mutant(LSTM, back, ("o * (1 - u**2)", "o * (1 - u)"))
+    yield Animal(
+        own, "1 - u for 1 - u^2", cell, (*every_c, "d_prev[c]"), ("1 - tanh(c_t)", "1 - tanh(c_t)^2"), ("dL/dh",)
+    )
+    cell = mutant(GRU, back, ("d_q @ W_n.T", "d_n @ W_n.T"))
+    yield Animal(own, "r missing before W_h[candidate]", cell, ("d_prev[h]",), ("factor r is missing",), ("dL/dh",))
+    cell = mutant(FourGate, back, ("d_u @ self.W_u.T", "d_u"))
+    yield Animal(
+        own, "W_u^T missing", cell, ("d_a[forget]", "d_prev[c]"), ("product with W_u^T is missing",), ("dL/dh",)
+    )
+    cell = mutant(FourGate, back, ("o * (1 - use**2)", "o"))
+    yield Animal(
+        own,
+        "a factor missing before W_u^T",
+        cell,
+        ("d_a[forget]", "d_prev[c]"),
+        ("the factor 1 - use^2 is missing",),
+        ("dL/dh",),
+    )
+    cell = mutant(GRU, back, ("d_h * z + ", ""))
+    yield Animal(own, "the direct path of h lost", cell, ("d_prev[h]",), ("lacks the term dL/dh z",), ("dL/dh",))
+    cell = mutant(GRU, back, ("(h - n)", "(n - h)"))
+    yield Animal(own, "sign", cell, ("d_a[update]",), ("wrong sign",), ("dL/dh",))
+    cell = mutant(LSTM, back, (" + d_o @ W_o.T", ""))
+    yield Animal(
+        own,
+        "one gate's way back to h lost",
+        cell,
+        ("d_prev[h]",),
+        ("lacks the term d_a[output] W_h[output]^T",),
+        ("dL/dh",),
+    )
+    cell = mutant(LSTM, back, ("d_o @ W_o.T", "d_o @ W_f.T"))
+    yield Animal(
+        own, "another gate's matrix", cell, ("d_prev[h]",), ("W_h[forget]^T", "another gate's matrix"), ("dL/dh",)
+    )
+    cell = mutant(LSTMByHand, loop, ('rl.Gradients({"W_x": d_W_x,', 'rl.Gradients({"W_x": d_W_x / tape.x.shape[1],'))
+    yield Animal(
+        own,
+        "scaled by the batch size",
+        cell,
+        tuple(f"params[W_x][{g}]" for g in LSTM.gate_names),
+        ("1/B", "batch size"),
+    )
+    cell = mutant(LSTMByHand, loop, ("d_b[k] += d_a[k]", "d_b[k] = d_a[k]"))
+    yield Animal(
+        own,
+        "= where += is needed in a sum",
+        cell,
+        tuple(f"params[b][{g}]" for g in LSTM.gate_names),
+        ("one time step's term alone", "+="),
+    )
+    cell = mutant(GRU, grads, ("(d_a[0], d_a[1], d_extras[0])", "(d_a[0], d_a[1], d_a[2])"))
+    yield Animal(
+        own,
+        "W_h[candidate] formed with d_n for d_q",
+        cell,
+        ("params[W_h][candidate]",),
+        ("d_a[candidate]", "should be"),
+    )
+    cell = mutant(GRUResetBefore, grads, ("tape.extras[0]", "tape.states[:-1, 0]"))
+    yield Animal(
+        own, "W_h[candidate] formed with h for r h", cell, ("params[W_h][candidate]",), ("h_{t-1}", "should be")
+    )
+    cell = mutant(FourGate, grads, ("tape.extras[0]", "tape.states[1:, 1]"))
+    yield Animal(own, "W_u formed with c_t for what is kept", cell, ("params[W_u]",), ("c_t", "kept"))
+    cell = mutant(
+        LSTMByHand, loop, ("        for k in range(4)", "        d_a[1] /= f * (1 - f)\n        for k in range(4)")
+    )
+    yield Animal(
+        "2",
+        "f(1 - f) is missing in the loop",
+        cell,
+        ("d_a[forget]",),
+        ("one step of backward", "d_a[forget] lacks the factor f(1 - f)"),
+        ("dL/dh", "dL/dc"),
+    )
+    cell = mutant(LSTMByHand, loop, ("d_a[k] @ self.W_h[k].T", "d_a[k] @ self.W_h[k]"))
+    yield Animal(
+        "6",
+        "missing transposes in the loop",
+        cell,
+        ("d_prev[h]",),
+        ("one step of backward", "transpose"),
+        ("dL/dh", "dL/dc"),
+    )
+    cell = mutant(LSTMByHand, loop, ("d_c_next = d_c_t * f", "d_c_next = d_c_t * i"))
+    yield Animal(
+        own, "another gate's array in the loop", cell, ("d_prev[c]",), ("has i in the place of f",), ("dL/dh", "dL/dc")
+    )
+    cell = mutant(FromScratchRNN, loop, ("self.W_h[0].T", "self.W_h[0]"))
+    yield Animal("6", "missing transpose, no step to compare with", cell, ("states[h]",), ("transpose",))
+    cell = mutant(FromScratchRNN, loop, ("tape.states[:-1, 0]", "0 * tape.h"))
+    yield Animal("10", "all zeros, no step to compare with", cell, ("params[W_h][candidate]",), ("all zeros",))
+    cell = mutant(LSTM, back, ("return (d_i, d_f, d_g, d_o)", "return (d_i, d_f, d_g)"))
+    yield Animal(own, "one gate not returned", cell, ("step_backward",), ("holds 3 arrays, where 4 should be",))
+    cell = mutant(LSTM, back, ("d_f = d_c * c *", "d_f = (d_c * c).sum(axis=1) *"))
+    yield Animal(own, "raises", cell, ("step_backward",), ("raises ValueError",))
+    cell = mutant(LSTM, back, ("return (d_i", "(d_i"))
+    yield Animal(own, "no return", cell, ("step_backward",), ("NoneType",))
+    cell = mutant(LSTM, back, ("d_f = d_c * c * f", "d_f = np.log(-abs(d_c)) * f"))
+    yield Animal(own, "NaN", cell, ("d_a[forget]",), ("not finite",), also=("d_prev[h]",))
+
+
+ANIMALS = tuple(_animals())
+
+# two mistakes at once: both must be located
+PAIRS: tuple[tuple[type[rl.Cell], tuple[str, ...]], ...] = (
+    (mutant(LSTM, "step_backward", ("d_c * c * f * (1 - f)", "d_c * c"), ("d_o = d_h * u *", "d_o = -d_h * u *")),
+     ("d_a[forget]", "d_a[output]")),
+    (mutant(LSTM, "step_backward", ("d_i = d_c * g", "d_i = d_c * f"), ("d_o @ W_o.T", "d_o @ W_o")),
+     ("d_a[input]", "d_prev[h]")),
+    (mutant(GRU, "step_backward", ("(h - n) * z", "(h - n)"), ("d_q @ W_n.T", "d_n @ W_n.T")),
+     ("d_a[update]", "d_prev[h]")),
+    (mutant(GRU, "step_backward", ("(1 - n**2)", "1"), ("d_h * z + ", "")), ("d_a[candidate]", "d_prev[h]")),
+    (mutant(PeepholeLSTM, "step_backward", ("d_g = d_c * i * (1 - g**2)", "d_g = d_c * i"), ("d_f * self.p_f", "d_f")),
+     ("d_a[candidate]", "d_prev[c]")),
+    (mutant(mutant(LSTM, "step_backward", ("d_f = d_c * c *", "d_f = d_c *")), "recurrent_grads",
+            ("tape.states[:-1, 0]", "tape.states[1:, 0]")), ("d_a[forget]", "params[W_h]")),
+    (mutant(LSTMByHand, "backward", ("d_b[k] += d_a[k]", "d_b[k] += d_a[2 if k < 2 else k]"),
+            ("d_W_h[k] += h_prev.T", "d_W_h[k] += tape.states[t + 1, 0].T")), ("params[b]", "params[W_h]")),
+    (mutant(LSTMByHand, "backward", ("d_h_t = d_h[t] + d_h_next", "d_h_t = d_h[t]"),
+            ("d_W_h[k] += h_prev.T", "d_W_h[k] += tape.states[t + 1, 0].T")), ("params[W_x]", "params[W_h]")),
+)  # fmt: skip
+
+
+# ---- the confusion matrix ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    caught: bool
+    located: bool
+    explained: bool
+    blamed: tuple[str, ...] = field(default=())
+    report: str = ""
+
+
+def fails_gradient_check(cell: rl.Cell) -> bool:
+    try:
+        with np.errstate(all="ignore"):
+            rl.check_gradients(cell)
+    except Exception:  # a mismatch, or whatever the mutant raises
+        return True
+    return False
+
+
+def named(outputs: tuple[str, ...], where: str) -> bool:
+    """Whether a finding's outputs name `where`: the same, or one gate's or state's block of it."""
+    return any(output == where or output.startswith(f"{where}[") for output in outputs)
+
+
+def judge(animal: Animal) -> Verdict:
+    """How the gradient check and the diagnosis do on one mutant."""
+    cell = animal.make()
+    report = rl.diagnose(cell)
+    outputs = tuple(dict.fromkeys(output for f in report.findings for output in f.outputs))
+    right = [f for f in report.findings if all(words in f.sentence for words in animal.says)]
+    right = [f for f in right if animal.paths is None or set(f.paths) == set(animal.paths)]
+    allowed = (*animal.outputs, *animal.also)
+    blamed = tuple(o for o in outputs if not any(named((o,), where) for where in allowed))
+    return Verdict(
+        fails_gradient_check(cell) if animal.gradient else False,
+        all(named(outputs, where) for where in animal.outputs),
+        bool(right) and bool(animal.says) and all(f.explained for f in right),
+        blamed,
+        str(report),
+    )
+
+
+def random_right_case(n: int) -> rl.Cell:
+    """A right cell number n: every class in turn, random sizes and initial weights."""
+    rng = np.random.default_rng([20, n])
+    D, H = (int(size) for size in rng.integers(1, 7, 2))
+    init = str(rng.choice(("uniform", "glorot", "orthogonal", "identity")))
+    return RIGHT[n % len(RIGHT)](D, H, rng=n, recurrent_init=init)
+
+
+def confusion_matrix(cases: int = 1000, show: Callable[[str], None] = print) -> None:
+    """Print the matrix, what is not explained, and the false blame on `cases` right cells."""
+    rows: dict[str, list[Verdict]] = {}
+    unexplained = []
+    for animal in ANIMALS:
+        verdict = judge(animal)
+        rows.setdefault(animal.number, []).append(verdict)
+        if not (verdict.located and verdict.explained) or verdict.blamed or verdict.caught != animal.gradient:
+            unexplained.append((animal, verdict))
+    show(f"{'mistake':8} mutants  caught  located  explained  falsely blamed")
+    total = np.zeros(5, int)
+    for number, verdicts in rows.items():
+        counts = [len(verdicts)]
+        counts += [sum(getattr(v, name) for v in verdicts) for name in ("caught", "located", "explained")]
+        counts.append(sum(bool(v.blamed) for v in verdicts))
+        total += counts
+        show(f"{number:8} {counts[0]:7} {counts[1]:7} {counts[2]:8} {counts[3]:10} {counts[4]:15}")
+    show(f"{'all':8} {total[0]:7} {total[1]:7} {total[2]:8} {total[3]:10} {total[4]:15}")
+    for animal, verdict in unexplained:
+        show(f"\n-- {animal.name}\n   {replace_fields(verdict, report='')}\n{verdict.report}")
+    both = 0
+    for cell, where in PAIRS:
+        report = rl.diagnose(cell(3, 4, rng=3))
+        outputs = tuple(output for f in report.findings for output in f.outputs)
+        fine = all(named(outputs, w) for w in where)
+        both += fine
+        if not fine:
+            show(f"\n-- two mistakes: {where}\n{report}")
+    show(f"\ntwo mistakes at once: {both} of {len(PAIRS)} pairs located")
+    false = [n for n in range(cases) if not rl.diagnose(random_right_case(n), rng=n).ok]
+    show(f"right cells: {len(false)} of {cases} falsely blamed {false[:10]}")
+
+
+if __name__ == "__main__":
+    confusion_matrix()
