@@ -1,0 +1,63 @@
+"""The lessons: each runs from top to bottom, and stands in the repository with the outputs of such a run."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+MACHINE_PATH = re.compile(r"(/home/|/root/|/tmp/|/Users/|site-packages|[A-Z]:\\)")
+SECONDS_A_CELL = 600  # a hang, not a slow machine
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def kinds(cell: Any) -> list[str]:
+    """What a cell puts out: the stream's name or the first media type of each output, repetitions once."""
+    found = [output.get("name") or min(output.get("data", {"error": 0})) for output in cell.outputs]
+    return [kind for n, kind in enumerate(found) if n == 0 or kind != found[n - 1]]
+
+
+def test_there_is_a_lesson() -> None:
+    assert "day-9-lstm-gru" in [path.stem for path in NOTEBOOKS]
+
+
+@each_notebook
+def test_the_committed_outputs_are_those_of_one_run_in_order(path: Path) -> None:
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert [cell.execution_count for cell in code_cells(notebook)] == list(range(1, len(code_cells(notebook)) + 1))
+    assert any("image/png" in kinds(cell) for cell in code_cells(notebook))
+    for cell in code_cells(notebook):
+        assert not {"stderr", "error"} & set(kinds(cell)), cell.id
+        for output in cell.outputs:
+            text = output.get("text", "") + output.get("data", {}).get("text/plain", "")
+            assert not MACHINE_PATH.search(text), f"{cell.id}: {text}"
+
+
+@each_notebook
+def test_it_runs_from_top_to_bottom_and_puts_out_what_is_committed(path: Path, tmp_path: Path) -> None:
+    committed, notebook = read(path), read(path)
+    for cell in code_cells(notebook):
+        cell.outputs = []
+    NotebookClient(
+        notebook, timeout=SECONDS_A_CELL, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    for before, after in zip(code_cells(committed), code_cells(notebook), strict=True):
+        assert kinds(after) == kinds(before), after.id
+    drawn = {file.name for file in tmp_path.glob("*.png")}
+    assert drawn <= {file.name for file in path.parent.glob("*.png")}, (
+        "a figure that the notebook saves is not committed"
+    )
