@@ -3,7 +3,8 @@
     python -m tests.benchmarks [--only step,floor] [--quick]
 
 Ratios are other time / rnnlab time, above 1 where rnnlab is faster: medians (and range) over pairs of runs
-that follow one another, so that both meet the machine in the same state. One thread each, except in `threads`.
+that follow one another, so that both meet the machine in the same state. One thread each and CPU time, except in
+`threads` and `import`, which read the clock.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from .processes import print_import, print_threads
 
 SECTIONS = ("pass", "step", "floor", "profile", "peers", "growth", "import", "threads")
 NEED_TORCH = {"pass", "step", "floor", "threads"}
-PAIRS = 25
+PAIRS = 15
 
 Builder = Callable[[str, Shape, str], Work]
 

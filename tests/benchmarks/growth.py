@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 
-from .models import Shape, Work, batch, model, print_table, seconds
+from .models import Shape, Work, batch, model, print_table, rounds
 
 BASE = {"T": 100, "B": 8, "D": 8, "H": 32}  # in the order of Shape
 Sizes = dict[str, tuple[int, ...]]
@@ -31,15 +31,13 @@ def peak_bytes(work: Work) -> int:
 def training(shape: Shape) -> tuple[float, int]:
     """(seconds, peak bytes) of one loss_and_grads of a float64 LSTM, the least of three runs."""
     net, data = model("LSTM", shape, "float64"), batch(shape, "float64")
-    return min(seconds(lambda: net.loss_and_grads(data)) for _ in range(3)), peak_bytes(
-        lambda: net.loss_and_grads(data)
-    )
+    return rounds([lambda: net.loss_and_grads(data)], 3).min(), peak_bytes(lambda: net.loss_and_grads(data))
 
 
 def prediction(shape: Shape) -> tuple[float, int, int]:
     """(seconds, peak bytes, bytes of the outputs) of one `predict`."""
     net, x = model("LSTM", shape, "float64"), batch(shape, "float64").x
-    least = min(seconds(lambda: net.predict(x)) for _ in range(3))
+    least = rounds([lambda: net.predict(x)], 3).min()
     return least, peak_bytes(lambda: net.predict(x)), net.predict(x)[0].nbytes
 
 
