@@ -110,6 +110,10 @@ class SequenceModel:
             outputs.append(self.readout.forward(tapes[-1].h))
         return np.concatenate(outputs), tuple(s for s in state or () if s is not None)
 
+    def mean_loss(self, batch: Batch, state: State | None = None) -> Any:
+        """The loss alone, forward only: for validation. Arguments and errors as in `loss_and_grads`."""
+        return self._loss(batch, state)[0]
+
     def loss_and_grads(self, batch: Batch, state: State | None = None, *, input_gradient: bool = False) -> LossAndGrads:
         """Forward, loss, backpropagation through time; nothing is updated.
 
@@ -117,18 +121,8 @@ class SequenceModel:
         BPTT). The readout and the loss see the steps that the mask keeps at least once. With
         `input_gradient`, `cell_grads[0].x` is dL/dx. Raises as `Cell.forward` and the loss do.
         """
-        if not isinstance(batch, Batch):
-            raise TypeError(f"batch: expected a Batch, got {describe(batch)}")
-        tapes = self._forward(batch.x, state)
+        loss, d_y, kept, tapes = self._loss(batch, state)
         h = tapes[-1].h
-        mask = mask_array(batch.mask, h.shape[:2])
-        y = np.asarray(batch.y)
-        if y.shape[:2] != h.shape[:2]:
-            raise ValueError(
-                f"y: expected shape {h.shape[:2]} or {(*h.shape[:2], self.readout.output_size)}, got {y.shape}"
-            )
-        kept = np.flatnonzero(mask.any(axis=1))
-        loss, d_y = self.loss(self.readout.forward(h[kept]), y[kept], mask[kept])
         readout_grads, d_h_kept = self.readout.backward(h[kept], d_y)
         d_h = np.zeros_like(h)
         d_h[kept] = d_h_kept
@@ -141,6 +135,23 @@ class SequenceModel:
         named = {f"cells.{n}.{name}": g for n, grads in enumerate(cell_grads) for name, g in grads.params.items()}
         named |= {f"readout.{name}": g for name, g in readout_grads.items()}
         return LossAndGrads(loss, named, tapes, tuple(cell_grads), final_state(tapes))
+
+    def _loss(self, batch: Batch, state: State | None) -> tuple[Any, Array, Array | slice, tuple[Tape, ...]]:
+        """(loss, its derivative, the steps that it reads, the layers' tapes)."""
+        if not isinstance(batch, Batch):
+            raise TypeError(f"batch: expected a Batch, got {describe(batch)}")
+        tapes = self._forward(batch.x, state)
+        h = tapes[-1].h
+        mask = mask_array(batch.mask, h.shape[:2])
+        y = np.asarray(batch.y)
+        if y.shape[:2] != h.shape[:2]:
+            raise ValueError(
+                f"y: expected shape {h.shape[:2]} or {(*h.shape[:2], self.readout.output_size)}, got {y.shape}"
+            )
+        read = mask.any(axis=1)
+        kept = slice(None) if read.all() else np.flatnonzero(read)  # a slice copies nothing
+        loss, d_y = self.loss(self.readout.forward(h[kept]), y[kept], mask[kept])
+        return loss, d_y, kept, tapes
 
     def _forward(self, x: Array, state: State | None) -> tuple[Tape, ...]:
         states = (None,) * len(self.cells) if state is None else tuple(state)

@@ -13,30 +13,47 @@ Rate = float | Callable[[int], float]
 
 
 class Optimizer:
-    """What SGD and Adam share: the learning rate, the count of steps, one update after another.
+    """What SGD and Adam share: the learning rate, the count of steps, and an update that is done whole or not at all.
 
-    `lr` is a number above 0, or a function of the step number (from 0), such as `linear_decay`.
+    `lr` is a number above 0, or a function of the step number (from 0), such as `linear_decay`. An
+    update works on one flat vector of all gradients; `memory` holds what it carries from step to
+    step (SGD's velocity, Adam's m and v), vectors of the same length.
     """
 
     def __init__(self, lr: Rate) -> None:
         self.lr = lr if callable(lr) else positive_float("lr", lr)
         self.steps = 0
+        self.memory: tuple[Array, ...] = ()
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
-        """Update every parameter in place. Raises before it changes any: for names or shapes that
-        differ, and for a gradient that is not finite."""
+        """Update every parameter in place. Raises TypeError or ValueError for names, shapes or numbers that do
+        not fit, FloatingPointError for an update that is not finite; nothing has changed then."""
         check_params(grads, params)
         for name, grad in grads.items():
             if grad.dtype.kind == "c" and params[name].dtype.kind != "c":
                 raise TypeError(f"grads[{name!r}]: expected real floats like the parameter, got {describe(grad)}")
             check_finite(f"grads[{name!r}]", grad)
+        flat = np.concatenate([grads[name].ravel() for name in params])
+        if self.memory and self.memory[0].shape != flat.shape:
+            raise ValueError(f"params: expected {self.memory[0].size} numbers, as in earlier steps, got {flat.size}")
         rate = positive_float("lr", self.lr(self.steps), zero=True) if callable(self.lr) else self.lr
-        self.steps += 1
-        for name, p in params.items():
-            p -= self.update(name, grads[name], rate)
+        with np.errstate(over="ignore", invalid="ignore"):  # reported here
+            change, memory = self.update(flat, self.memory or self.start(flat), rate, self.steps + 1)
+        if not all(np.isfinite(a).all() for a in (change, *memory)):
+            raise FloatingPointError(
+                f"grads: step {self.steps} overflows, with gradients up to {np.abs(flat).max():.3g}"
+            )
+        self.steps, self.memory, start = self.steps + 1, memory, 0
+        for p in params.values():
+            p -= change[start : start + p.size].reshape(p.shape)
+            start += p.size
 
-    def update(self, name: str, grad: Array, rate: float) -> Array:
-        """What to subtract from the parameter of this name."""
+    def start(self, grad: Array) -> tuple[Array, ...]:
+        """The memory before the first step."""
+        raise NotImplementedError
+
+    def update(self, grad: Array, memory: tuple[Array, ...], rate: float, n: int) -> tuple[Array, tuple[Array, ...]]:
+        """(what to subtract from the weights, the new memory) at step n = 1, 2, ..."""
         raise NotImplementedError
 
 
@@ -48,13 +65,14 @@ class SGD(Optimizer):
         self.momentum = positive_float("momentum", momentum, zero=True)
         if self.momentum >= 1:
             raise ValueError(f"momentum: expected a number from 0 to below 1, got {momentum}")
-        self.velocity: dict[str, Array] = {}
 
-    def update(self, name: str, grad: Array, rate: float) -> Array:
-        if self.momentum:
-            grad = self.momentum * self.velocity[name] + grad if name in self.velocity else grad.copy()
-            self.velocity[name] = grad
-        return rate * grad
+    def start(self, grad: Array) -> tuple[Array, ...]:
+        return (np.zeros_like(grad),)
+
+    def update(self, grad: Array, memory: tuple[Array, ...], rate: float, n: int) -> tuple[Array, tuple[Array, ...]]:
+        (v,) = memory
+        v = self.momentum * v + grad
+        return rate * v, (v,)
 
 
 class Adam(Optimizer):
@@ -70,17 +88,17 @@ class Adam(Optimizer):
             if positive_float(argument, value, zero=True) >= 1:
                 raise ValueError(f"{argument}: expected a number from 0 to below 1, got {value}")
         self.beta1, self.beta2, self.epsilon = beta1, beta2, positive_float("epsilon", epsilon)
-        self.moments: dict[str, tuple[Array, Array]] = {}
 
-    def update(self, name: str, grad: Array, rate: float) -> Array:
-        if name not in self.moments:
-            self.moments[name] = np.zeros_like(grad), np.zeros_like(grad)
-        m, v = self.moments[name]
-        m += (1 - self.beta1) * (grad - m)
-        v += (1 - self.beta2) * (grad**2 - v)
-        m_hat = m / (1 - self.beta1**self.steps)
-        v_hat = v / (1 - self.beta2**self.steps)
-        return rate * m_hat / (np.sqrt(v_hat) + self.epsilon)
+    def start(self, grad: Array) -> tuple[Array, ...]:
+        return np.zeros_like(grad), np.zeros_like(grad)
+
+    def update(self, grad: Array, memory: tuple[Array, ...], rate: float, n: int) -> tuple[Array, tuple[Array, ...]]:
+        m, v = memory
+        m = self.beta1 * m + (1 - self.beta1) * grad
+        v = self.beta2 * v + (1 - self.beta2) * grad**2
+        m_hat = m / (1 - self.beta1**n)
+        v_hat = v / (1 - self.beta2**n)
+        return rate * m_hat / (np.sqrt(v_hat) + self.epsilon), (m, v)
 
 
 def linear_decay(lr: float, steps: int) -> Callable[[int], float]:

@@ -294,3 +294,15 @@ def test_all_cells_stack_on_all_cells() -> None:
     for lower in CELLS:
         for upper in CELLS:
             assert stack(lower, upper).predict(X)[0].shape == (6, 3, 2)
+
+
+def test_mean_loss_is_the_loss_of_loss_and_grads() -> None:
+    model, batch = stack(rl.LSTMCell, rl.GRUCell), regression()
+    states = states_for(model, 3)
+    assert model.mean_loss(batch, states) == model.loss_and_grads(batch, states).loss
+    assert model.mean_loss(batch) != model.mean_loss(batch, states)
+
+
+def test_floats_without_a_time_axis_are_told_both_forms_of_input() -> None:
+    with pytest.raises(TypeError, match=r"^x: expected \(T, B, D=3\) floats or \(T, B\) integers, got"):
+        rl.LSTMCell(3, 4, rng=0).forward(np.zeros((5, 3)))

@@ -236,3 +236,38 @@ def test_clipping_keeps_float32() -> None:
     clipped, norm = rl.clip_by_global_norm({"a": np.array([3.0, 4.0], np.float32)}, 1.0)
     assert clipped["a"].dtype == np.float32
     assert isinstance(norm, float)
+
+
+@each_optimizer
+def test_an_update_that_overflows_is_refused_whole(make: Any) -> None:
+    optimizer, params = make(1e9), {"w": np.ones(3, np.float32), "v": np.ones(2, np.float32)}
+    optimizer.step(params, {"w": np.ones(3, np.float32), "v": np.ones(2, np.float32)})
+    before, parameters = copy.deepcopy(vars(optimizer)), copy.deepcopy(params)
+    with pytest.raises(FloatingPointError, match=r"^grads: step 1 overflows, with gradients up to 1e\+30"):
+        optimizer.step(params, {"w": np.ones(3, np.float32), "v": np.full(2, 1e30, np.float32)})
+    assert optimizer.steps == before["steps"] == 1
+    for kept, was in zip((*optimizer.memory, *params.values()), (*before["memory"], *parameters.values()), strict=True):
+        np.testing.assert_array_equal(kept, was)
+
+
+@each_optimizer
+def test_an_optimizer_belongs_to_one_set_of_parameters(make: Any) -> None:
+    optimizer = make()
+    optimizer.step({"w": np.ones(3)}, {"w": np.ones(3)})
+    with refuses(ValueError, "params"):
+        optimizer.step({"w": np.ones(4)}, {"w": np.ones(4)})
+
+
+@each_optimizer
+def test_parameters_of_several_shapes_move_as_each_alone_would(make: Any) -> None:
+    rng = np.random.default_rng(0)
+    params = {"a": rng.normal(size=(2, 3)), "b": rng.normal(size=(4, 1, 2))}
+    alone = {name: {name: p.copy()} for name, p in params.items()}
+    together, separate = make(), {name: make() for name in params}
+    for _ in range(3):
+        grads = {name: rng.normal(size=p.shape) for name, p in params.items()}
+        together.step(params, grads)
+        for name in params:
+            separate[name].step(alone[name], {name: grads[name]})
+    for name, p in params.items():
+        np.testing.assert_array_equal(p, alone[name][name])

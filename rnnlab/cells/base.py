@@ -279,6 +279,8 @@ class Cell:
 
     def _check_input(self, x: Array) -> Array:
         if np.ndim(x) == 2:
+            if np.asarray(x).dtype.kind not in "iu":
+                raise TypeError(f"x: expected (T, B, D={self.input_size}) floats or (T, B) integers, got {describe(x)}")
             return label_array("x", x, (("T", None), ("B", None)), self.input_size)
         return self._check_array("x", x, ("T", None), ("B", None), ("D", self.input_size))
 
