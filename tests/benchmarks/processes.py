@@ -9,6 +9,9 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from . import models
 from .models import DTYPES, Shape, Work, import_torch, print_table, seconds
@@ -19,15 +22,16 @@ KINDS = ("LSTM", "GRU")
 LONGEST = 3.0  # seconds for one figure: with many threads on a busy machine a step can take a hundred times longer
 IMPORT = """
 import sys, time, numpy
-start = time.perf_counter()
+start = time.perf_counter(), time.process_time()
 import rnnlab
-print(time.perf_counter() - start, "matplotlib" in sys.modules)
+print(time.perf_counter() - start[0], time.process_time() - start[1], int("matplotlib" in sys.modules))
 """
 
 
 def python(*arguments: str, threads: int | None) -> str:
     """The output of a fresh interpreter; `threads` None leaves every library its default."""
-    environment = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
+    removed = (*THREAD_VARIABLES, "PYTHONDONTWRITEBYTECODE")
+    environment = {name: value for name, value in os.environ.items() if name not in removed}
     if threads is not None:
         environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
     command = [sys.executable, *arguments]
@@ -91,12 +95,15 @@ def print_alone(title: str, shapes: tuple[Shape, ...], quick: bool, runs: int, t
 
 
 def print_import(runs: int) -> None:
-    """Milliseconds that `import rnnlab` adds to `import numpy`, in fresh processes."""
-    found = [python("-c", IMPORT, threads=1).split() for _ in range(runs)]
-    times = sorted(float(s) * 1e3 for s, _ in found)
-    matplotlib = "imported" if any(flag == "True" for _, flag in found) else "not imported"
+    """Milliseconds that `import rnnlab` adds to `import numpy`, in fresh processes, once its bytecode is there."""
+    with TemporaryDirectory() as folder:
+        command = ("-X", f"pycache_prefix={folder}", "-c", IMPORT)
+        found = [python(*command, threads=1).split() for _ in range(runs + 1)][1:]
+    wall, cpu, matplotlib = (np.array(column, float) for column in zip(*found, strict=True))
     print("\n## import rnnlab on top of import numpy\n")
-    print(f"median {statistics.median(times):.0f} ms ({times[0]:.0f} - {times[-1]:.0f}); matplotlib {matplotlib}\n")
+    for clock, ms in (("by the clock", wall * 1e3), ("CPU time", cpu * 1e3)):
+        print(f"{clock}: median {np.median(ms):.0f} ms ({ms.min():.0f} - {ms.max():.0f})")
+    print(f"matplotlib {'imported' if matplotlib.any() else 'not imported'}\n")
 
 
 if __name__ == "__main__":
