@@ -16,6 +16,8 @@ be told apart, or is no derivative:
 
 from __future__ import annotations
 
+import ast
+import copy
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
@@ -955,6 +957,97 @@ PAIRS: tuple[tuple[type[rl.Cell], tuple[str, ...]], ...] = (
 )  # fmt: skip
 
 
+# ---- mechanical mutants -----------------------------------------------------------------------
+
+MECHANICAL = (RNN, LSTM, GRU, GRUResetBefore, FourGate, CoupledLSTM, PeepholeLSTM)
+ALIKE = (
+    {"i", "f", "g", "o", "u"}, {"h", "c"}, {"r", "z", "n", "q"},
+    {"d_i", "d_f", "d_g", "d_o"}, {"d_r", "d_z", "d_n", "d_q"},
+    {"d_h", "d_c"}, {"W_i", "W_f", "W_g", "W_o"}, {"W_r", "W_z", "W_n"},
+)  # fmt: skip
+
+
+def mechanical_mutants(base: type[rl.Cell]) -> Iterator[tuple[str, type[rl.Cell]]]:
+    """Every single change of `base.step_backward` by rule: an operand dropped, a sign, a power, a transpose lost,
+    a name exchanged for a similar one. What is wrong with them nobody chose."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(base.step_backward)))
+    seen = {ast.unparse(tree)}
+    for index, node in enumerate(ast.walk(tree)):
+        for change in _changes(node):
+            twin = copy.deepcopy(tree)
+            _put(twin, list(ast.walk(twin))[index], change)
+            source = ast.unparse(ast.fix_missing_locations(twin))
+            if source not in seen:
+                seen.add(source)
+                scope: dict[str, Any] = {}
+                exec(source, globals(), scope)
+                yield source, type(f"Wrong{base.__name__}", (base,), scope)
+
+
+def _changes(node: ast.AST) -> Iterator[ast.expr]:
+    if isinstance(node, ast.BinOp):
+        if not isinstance(node.op, ast.Pow):
+            yield from (node.left, node.right)
+        if isinstance(node.op, ast.Add | ast.Sub):
+            other = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
+            yield ast.BinOp(node.left, other, node.right)
+        if isinstance(node.op, ast.Pow):
+            yield node.left
+    if isinstance(node, ast.Attribute) and node.attr == "T":
+        yield node.value
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        yield from (ast.Name(n, ast.Load()) for s in ALIKE if node.id in s for n in sorted(s - {node.id}))
+
+
+def _put(tree: ast.AST, old: ast.AST, new: ast.expr) -> None:
+    for parent in ast.walk(tree):
+        for name, value in ast.iter_fields(parent):
+            if value is old:
+                setattr(parent, name, new)
+            elif isinstance(value, list):
+                value[:] = [new if item is old else item for item in value]
+
+
+def wrong_outputs(base: type[rl.Cell], wrong: type[rl.Cell]) -> set[str] | None:
+    """The outputs of step_backward that a mutant really changes; None where it raises."""
+    rng = np.random.default_rng(5)
+    cell, K, S = base(3, 4, rng=1), len(base.gate_names), len(base.state_names)
+    params = {name: rng.normal(size=p.shape) for name, p in cell.params.items()}
+    a, prev, d_next = rng.normal(size=(K, 6, 4)), rng.normal(size=(S, 6, 4)), rng.normal(size=(S, 6, 4))
+    gates, _, extras = cell.with_params(params).step(a, prev)
+    results = []
+    for kind in (base, wrong):
+        try:
+            d_a, d_prev, d_extras = kind(3, 4, rng=1).with_params(params).step_backward(d_next, prev, gates, extras)
+        except Exception:
+            return None
+        results.append([*map(np.asarray, d_a), *map(np.asarray, d_prev), *map(np.asarray, d_extras)])
+    names = [f"d_a[{g}]" for g in base.gate_names] + [f"d_prev[{s}]" for s in base.state_names]
+    names += ["params"] * (len(results[0]) - len(names))  # d_extras reach the parameters alone
+    pairs = zip(names, *results, strict=True)
+    return {name for name, x, y in pairs if x.shape != y.shape or not np.allclose(x, y, rtol=1e-9, atol=1e-12)}
+
+
+def judge_mechanical(base: type[rl.Cell], every: int = 1) -> tuple[list[int], list[str]]:
+    """([mutants, found, explained, blamed], reports of what is missed or blamed) of every n-th mechanical mutant."""
+    counts, told = [0, 0, 0, 0], []
+    for source, wrong in list(mechanical_mutants(base))[::every]:
+        places = wrong_outputs(base, wrong)
+        report = rl.diagnose(wrong(3, 4, rng=1))
+        outputs = {output for f in report.findings for output in f.outputs}
+        if places is None:
+            places = outputs  # it raises: that it does is all there is to find
+        blamed = [
+            o for o in outputs if o not in (*places, "d_a", "d_prev") and not (o[0] == "p" and "params" in places)
+        ]
+        found = bool(outputs) or not places
+        explained = all(f.explained for f in report.findings)
+        counts = [n + k for n, k in zip(counts, (1, found, found and explained, bool(blamed)), strict=True)]
+        if blamed or not found:
+            told.append(f"{source}\n{report}")
+    return counts, told
+
+
 # ---- the confusion matrix ---------------------------------------------------------------------
 
 
@@ -1027,6 +1120,15 @@ def confusion_matrix(cases: int = 1000, show: Callable[[str], None] = print) -> 
     show(f"{'all':8} {total[0]:7} {total[1]:7} {total[2]:8} {total[3]:10} {total[4]:15}")
     for animal, verdict in unexplained:
         show(f"\n-- {animal.name}\n   {replace_fields(verdict, report='')}\n{verdict.report}")
+    every = np.zeros(4, int)
+    for base in MECHANICAL:
+        counts, told = judge_mechanical(base)
+        every += counts
+        show("\n".join(told)) if told else None
+    show(
+        f"\nmechanical mutants of step_backward: {every[0]}, found {every[1]}, explained {every[2]}, "
+        f"an output blamed that is right {every[3]}"
+    )
     both = 0
     for cell, where in PAIRS:
         report = rl.diagnose(cell(3, 4, rng=3))

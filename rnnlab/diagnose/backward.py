@@ -39,7 +39,7 @@ def diagnose_backward(run: Run, exact: Vjp | None, taught: Vjp | None, rng: np.r
     try:
         grads, changed = call_backward(run)
         params, wrong = check_params("backward", getattr(grads, "params", None), cell)  # copies: buffers may be reused
-        states, x = np.array(grads.states), np.array(grads.x)
+        states, x = (np.array(getattr(grads, name, None)) for name in ("states", "x"))
         again, _ = _second(run)
     except _SecondCallError as error:
         told = f"The second call of backward raises {error}: something unusable is left over from the call before."
@@ -55,7 +55,7 @@ def diagnose_backward(run: Run, exact: Vjp | None, taught: Vjp | None, rng: np.r
     findings += wrong
     if wrong:
         return findings
-    second, _ = check_params("backward", again.params, cell)
+    second, _ = check_params("backward", getattr(again, "params", None), cell)
     loop = go_back(run, exact) if exact else None
     sums = Sums(run, loop)
     different = [n for n in params if not np.array_equal(params[n], second.get(n, params[n]), True)]

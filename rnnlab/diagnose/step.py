@@ -22,6 +22,7 @@ class Explanation:
     text: str
     residual: float | None = None
     term: Term | None = None
+    cause: str = ""  # the same for outputs in which the same factors are missing and too many
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Wrong:
     path: str
     claimed: Array
     exact: Array
+    error: Array  # claimed - exact, less what follows from other mistakes
     explanation: Explanation | None
-    follows: bool = False  # from another output that is wrong by the same ratio
+    follows: bool = False  # from another output that is wrong
 
 
 def call_step_backward(case: StepCase, d_next: Array) -> tuple[Array, Array, tuple[Array, ...], list[str]]:
@@ -87,6 +89,8 @@ def diagnose_step(case: StepCase) -> list[Finding]:
     claimed_a = np.array([c[0] for c in called]) - offset_a
     claimed_prev = np.array([c[1] for c in called]) - offset_prev
     wrong = _compare(case, claimed_a, claimed_prev) if same else []
+    constant = {output for f in findings if f.kind == "not zero for zero" for output in f.outputs}
+    wrong = [w for w in wrong if w.output not in constant or w.explanation is None or w.explanation.kind != "zero"]
     findings += _to_findings(case, wrong, claimed_a, claimed_prev)
     if not findings:
         findings += _joint(case, claimed_a.sum(axis=0), claimed_prev.sum(axis=0))
@@ -130,7 +134,7 @@ def _offset(case: StepCase, findings: list[Finding]) -> tuple[Array, Array]:
                 (),
                 "not zero for zero",
                 f"{listing(nonzero)}: not zero for d_next = 0, though a gradient is linear in d_next; "
-                "is a buffer initialised from something else than zeros?",
+                "is a buffer initialised from something else than zeros, or d_next forgotten in a product?",
                 0.0,
             )
         )
@@ -173,8 +177,17 @@ def _compare(case: StepCase, claimed_a: Array, claimed_prev: Array) -> list[Wron
             bases |= {f"d_a[{g}]": claimed_a[p, n] for n, g in enumerate(cell.gate_names) if n != k and n not in bad}
             others = {f"d_a[{g}]": case.d_a[p, n] for n, g in enumerate(cell.gate_names) if n != k}
             why = explain(claimed_a[p, k], case.d_a[p, k], vocabulary, bases, others, largest)
-            here.append(Wrong(f"d_a[{cell.gate_names[k]}]", path, claimed_a[p, k], case.d_a[p, k], why))
-        here = _same_ratio(here, case.method)
+            here.append(
+                Wrong(
+                    f"d_a[{cell.gate_names[k]}]",
+                    path,
+                    claimed_a[p, k],
+                    case.d_a[p, k],
+                    claimed_a[p, k] - case.d_a[p, k],
+                    why,
+                )
+            )
+        here = _what_follows(here, case.method, vocabulary)
         for j in bad_prev:
             claimed, exact = claimed_prev[p, j], case.d_prev[p, j]
             true = None
@@ -194,17 +207,23 @@ def _compare(case: StepCase, claimed_a: Array, claimed_prev: Array) -> list[Wron
             bases = {path: case.d_next[p]} | {f"d_a[{g}]": claimed_a[p, n] for n, g in enumerate(cell.gate_names)}
             others = {f"d_prev[{s}]": case.d_prev[p, n] for n, s in enumerate(cell.state_names) if n != j}
             why = explain(claimed, exact, vocabulary, bases, others, largest, rest, true or ())
-            here.append(Wrong(f"d_prev[{cell.state_names[j]}]", path, claimed, exact, why))
-        wrong += _same_ratio(here, case.method)
+            here.append(Wrong(f"d_prev[{cell.state_names[j]}]", path, claimed, exact, rest - exact, why))
+        wrong += _what_follows(here, case.method, vocabulary)
     return wrong
 
 
-def _same_ratio(wrong: list[Wrong], method: str) -> list[Wrong]:
-    """An output that is wrong by the same ratio as an explained one has the same cause."""
+def _what_follows(wrong: list[Wrong], method: str, vocabulary: Vocabulary) -> list[Wrong]:
+    """An unexplained output has an explained one's cause where it is wrong by the same ratio, or where its error
+    is the other's error times recorded values."""
     told = []
+    explained = [w for w in wrong if w.explanation and not w.follows]
     for w in wrong:
         if w.explanation is None:
-            root = _shares_ratio([o for o in wrong if o.explanation], w.claimed, w.exact, method)
+            root = _shares_ratio(explained, w.claimed, w.exact, method)
+            for other in explained if root is None else ():
+                if vocabulary.readings(w.error, {other.output: other.error}):
+                    root = other
+                    break
             w = w if root is None else replace(w, explanation=root.explanation, follows=True)
         told.append(w)
     return told
@@ -294,6 +313,9 @@ def explain(
                 term, sign = lost[0]
                 off = residual(error, number * sign * vocabulary.value(term, bases))
                 return _of_lost(term, sign, number, bool(told), off)
+        bracket = vocabulary.bracket_ratio(rest, exact)
+        if bracket:
+            return of_ratio(*bracket)
     summands = vocabulary.difference(error, bases, true or ())
     return _of_terms(*summands) if summands else _of_several(error, vocabulary, bases, true or ())
 
@@ -313,13 +335,13 @@ def _of_several(
             if other in vocabulary.matrices:
                 changes["transpose"][term] = vocabulary.value(replace(term, matrix=other), bases) - value
     told = {
-        "lost term": "lacks the terms {}",
-        "sign of a term": "has the terms {} with the wrong sign",
-        "extra term": "has the terms {} twice",
-        "transpose": "has the transpose of the matrix in the terms {}",
+        "lost term": "lacks {}",
+        "sign of a term": "has {} with the wrong sign",
+        "extra term": "has {} twice",
+        "transpose": "has the transpose of the matrix in {}",
     }
     for kind, deltas in changes.items():
-        for count in range(2, len(deltas) + 1):
+        for count in range(1, len(deltas) + 1):
             for some in combinations(deltas, count):
                 off = residual(error, sum(deltas[term] for term in some) + np.zeros_like(error))
                 if off <= vocabulary.tolerance:
@@ -361,13 +383,17 @@ def _meaning(factors: tuple[str, ...]) -> str:
 
 
 def of_ratio(missing: tuple[str, ...], extra: tuple[str, ...], sign: int, off: float) -> Explanation:
-    also = ", and the wrong sign" if sign < 0 else ""
+    also, cause = ", and the wrong sign" if sign < 0 else "", f"{missing} {extra}"
+    if len(missing) == 2 and missing[0] == missing[1] and extra == (f"{missing[0]}^2",):
+        missing, extra = missing[:1], (missing[0].replace("-", "+"),)  # 1 - v^2 = (1 - v)(1 + v)
     if missing and extra:
         told = f"has {factor_text(extra)} in the place of {factor_text(missing)}{also}{_exchange(missing, extra)}"
-        return Explanation("wrong factor", told, off)
+        return Explanation("wrong factor", told, off, None, cause)
     if missing:
-        return Explanation("missing factor", f"lacks the factor {factor_text(missing)}{also}{_meaning(missing)}", off)
-    return Explanation("extra factor", f"has the factor {factor_text(extra)} too many{also}{_meaning(extra)}", off)
+        told = f"lacks the factor {factor_text(missing)}{also}{_meaning(missing)}"
+        return Explanation("missing factor", told, off, None, cause)
+    told = f"has the factor {factor_text(extra)} too many{also}{_meaning(extra)}"
+    return Explanation("extra factor", told, off, None, cause)
 
 
 def _exchange(missing: tuple[str, ...], extra: tuple[str, ...]) -> str:
@@ -415,12 +441,17 @@ def _of_terms(
         return Explanation("order", f"{should}: the factor belongs on the other side of the product", off)
     missing, extra = _only(left_out, put_in), _only(put_in, left_out)
     if same["base"] and same["matrix"]:
+        cause = f"{missing} {extra}"
         if missing and not extra:
-            return Explanation("missing factor", f"{should}: the factor {factor_text(missing)} is missing", off)
+            return Explanation(
+                "missing factor", f"{should}: the factor {factor_text(missing)} is missing", off, None, cause
+            )
         if extra and not missing:
-            return Explanation("extra factor", f"{should}: the factor {factor_text(extra)} is too many", off)
+            return Explanation(
+                "extra factor", f"{should}: the factor {factor_text(extra)} is too many", off, None, cause
+            )
         if missing and extra:
-            return Explanation("wrong factor", should + _exchange(missing, extra), off)
+            return Explanation("wrong factor", should + _exchange(missing, extra), off, None, cause)
     product = next((f for f in put_in.factors if f.endswith(f" {left_out.matrix.removesuffix('^T')})")), "")
     if left_out.matrix and product:
         should += ": the elementwise factor comes before the product in the one pass and after it in the other"
@@ -457,7 +488,7 @@ def _to_findings(case: StepCase, wrong: list[Wrong], claimed_a: Array, claimed_p
     groups: dict[tuple[str, ...], list[Wrong]] = {}
     for w in wrong:
         why = w.explanation
-        key: tuple[str, ...] = ("unexplained", w.output) if why is None else (why.kind, why.text)
+        key: tuple[str, ...] = ("unexplained", w.output) if why is None else (why.kind, why.cause or why.text)
         if why and why.term and why.kind in ("lost term", "extra term"):
             key = (why.kind, why.term.base, why.term.matrix, w.path)  # one lost path reaches several outputs
         groups.setdefault(key, []).append(w)
@@ -481,14 +512,25 @@ def _likewise(names: Sequence[str], findings: list[Finding]) -> list[Finding]:
                 residual=max((f.residual for f in some if f.residual is not None), default=None),
             )
         merged.append(told)
-    return merged
+    explained = [f for f in merged if f.explained]
+    for f in merged:
+        roots = [n for n, root in enumerate(explained) if set(f.outputs) <= set(root.outputs)]
+        if not f.explained and roots:
+            root = explained[roots[0]]
+            sentence = f"{root.sentence} Through {listing(f.paths)} it is wrong too; no hypothesis fits there."
+            paths = tuple(p for p in names if p in root.paths or p in f.paths)
+            explained[roots[0]] = replace(root, paths=paths, sentence=sentence)
+        elif not f.explained:
+            explained.append(f)
+    return explained
 
 
 def _finding(names: Sequence[str], members: list[Wrong]) -> Finding:
     """One finding for outputs and paths with the same explanation; `names` are all paths."""
-    why = members[0].explanation
+    why = min((w.explanation for w in members if w.explanation), key=lambda e: len(e.text), default=None)
     outputs = tuple(dict.fromkeys(w.output for w in members))
-    roots = tuple(dict.fromkeys(w.output for w in members if not w.follows))
+    same = [w for w in members if not w.explanation or not why or why.term or w.explanation.text == why.text]
+    roots = tuple(dict.fromkeys(w.output for w in same if not w.follows))
     after = tuple(output for output in outputs if output not in roots)
     paths = tuple(dict.fromkeys(w.path for w in members))
     through = "" if len(names) == 1 or len(paths) == len(names) else f" through {listing(paths)}"
@@ -509,7 +551,7 @@ def _finding(names: Sequence[str], members: list[Wrong]) -> Finding:
     verb = PLURAL.get(verb, verb) if len(roots) > 1 else verb
     told = f"{listing(roots)}{through} {verb} {rest}."
     if after:
-        told += f" {listing(after)} {'follows' if len(after) == 1 else 'follow'}: wrong by the same ratio."
+        told += f" {listing(after)} {'follows' if len(after) == 1 else 'follow'} from it."
     off = max((w.explanation.residual or 0.0 for w in members if w.explanation), default=None)
     return Finding(outputs, paths, kind, told, off, numbers)
 

@@ -185,8 +185,8 @@ class Sums:
             return None
         both = np.stack((claimed.ravel(), exact.ravel()))
         found: tuple[list[tuple[int, int]], ...] = ([], [])
-        for which, n, sign in match(both, table, FIT[run.method]):
-            found[which].append((n, sign))
+        for which, n, way in match(both, table, FIT[run.method]):
+            found[which].append((n, way))
         if not found[0] or not found[1]:
             return None
 
@@ -195,12 +195,12 @@ class Sums:
             unlike = sum(a != b for a, b in zip(names[i], names[j], strict=True)) + (s != r)
             return unlike, sum(map(len, names[i])) + sum(map(len, names[j])), i
 
-        (mine, s), (true, r) = min(((m, e) for m in found[0] for e in found[1]), key=differ)
-        off = residual(both[0], s * table[mine])
-        also = ", with the wrong sign" if s != r else ""
-        told = f"is formed with {_sum_text(names[mine])}, where {_sum_text(names[true])} should be{also}"
-        (_, signal, factor), (_, true_signal, true_factor) = names[mine], names[true]
-        if names[mine] != names[true] and _any_step(names[mine]) == _any_step(names[true]):
+        (mine, sign), (should, true_sign) = min(((m, e) for m in found[0] for e in found[1]), key=differ)
+        off = residual(both[0], sign * table[mine])
+        also = ", with the wrong sign" if sign != true_sign else ""
+        told = f"is formed with {_sum_text(names[mine])}, where {_sum_text(names[should])} should be{also}"
+        (_, signal, factor), (_, true_signal, true_factor) = names[mine], names[should]
+        if names[mine] != names[should] and _any_step(names[mine]) == _any_step(names[should]):
             return Explanation("neighbouring step", told + ": an operand from the neighbouring time step", off)
         if signal != true_signal:
             return Explanation("another's place", told, off)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, product
+from itertools import combinations, combinations_with_replacement, product
 
 import numpy as np
 
 from rnnlab.ops import Array
 
+SIGNS = (("-", -1), ("+", 1))
 MOST = 60  # equivalent readings of one array that are looked at
 
 
@@ -53,7 +54,7 @@ def factor_text(factors: Iterable[str], in_product: bool = False) -> str:
     """ "c_{t-1} f(1 - f)"; differences stand in brackets beside other factors."""
     texts = [f for f in factors if f]
     if len(texts) > 1 or in_product:
-        texts = [f"({f})" if f.startswith("1 - ") else f for f in texts]
+        texts = [f"({f})" if f.startswith(("1 - ", "1 + ")) else f for f in texts]
     return " ".join(texts)
 
 
@@ -95,12 +96,15 @@ class Vocabulary:
             forms = [(name, v)]
             if name in values or name.startswith("tanh"):
                 forms += [(f"1 - {name}", 1 - v), (f"{name}(1 - {name})", v * (1 - v)), (f"1 - {name}^2", 1 - v * v)]
+                forms += [(f"1 + {name}^2", 1 + v * v)]
                 forms += [(f"[{name} > 0]", (v > 0).astype(float))] * bool((v == 0).any())
             for text, array in forms:
                 scale = np.abs(array).max()
                 if scale > 1e-12 and not any(np.abs(array - known).max() <= 1e-12 * scale for known in arrays):
                     names.append(text)
                     arrays.append(array)
+        plain = list((values | derived).items())
+        self.brackets = [(f"({a} {s} {b})", v + n * w) for (a, v), (b, w) in combinations(plain, 2) for s, n in SIGNS]
         self.single_names = [(name,) if name else () for name in names]
         self.singles = np.array(arrays).reshape(len(arrays), -1)
         self.factors = dict(zip(names, arrays, strict=True))
@@ -131,6 +135,21 @@ class Vocabulary:
             return None
         _, i, j, sign = min(found)
         return self.product_names[i], self.product_names[j], sign, residual(left[i], sign * right[j])
+
+    def bracket_ratio(self, claimed: Array, exact: Array) -> tuple[tuple[str, ...], tuple[str, ...], int, float] | None:
+        """As `ratio`, where one of the factors is a sum or difference of two values: h - n, c - g."""
+        names = [*("".join(name) for name in self.single_names), *(name for name, _ in self.brackets)]
+        table = np.concatenate((self.singles, np.array([v for _, v in self.brackets]).reshape(len(self.brackets), -1)))
+        left, right = claimed.ravel() * table, exact.ravel() * table
+        found = [
+            (names[i].startswith("(") + names[j].startswith("("), len(names[i]) + len(names[j]), i, j, sign)
+            for i, j, sign in match(left, right, self.tolerance)
+        ]
+        if not found:
+            return None
+        *_, i, j, sign = min(found)
+        missing, extra = ((name,) if name else () for name in (names[i], names[j]))
+        return missing, extra, sign, residual(left[i], sign * right[j])
 
     def readings(self, array: Array, bases: dict[str, Array], matrices: bool = True) -> list[tuple[Term, int]]:
         """The terms that equal +-array: (array / after) matrix^-1 = base * before, both sides tabulated."""

@@ -1,0 +1,310 @@
+"""`diagnose`: its report, its exact derivatives, and what it does with code that breaks."""
+
+import html.parser
+
+import numpy as np
+import pytest
+
+import rnnlab as rl
+from rnnlab.diagnose.case import CENTRAL, COMPLEX, make_step_case, vector_jacobian
+from rnnlab.diagnose.terms import Term, Vocabulary, match
+from tests.zoo import GRU, LSTM, FromScratchRNN, LSTMByHand, PeepholeLSTM, RealStepRNN, RNNByHand, mutant
+
+WRONG = mutant(LSTM, "step_backward", ("d_f = d_c * c * f * (1 - f)", "d_f = d_c * c"))
+
+
+def test_the_sentence_names_gate_factor_and_meaning() -> None:
+    report = rl.diagnose(WRONG(3, 4, rng=0))
+    (finding,) = report.findings
+    assert finding.sentence == "d_a[forget] lacks the factor f(1 - f): the derivative of the sigmoid."
+    assert finding.outputs == ("d_a[forget]",)
+    assert finding.paths == ("dL/dh", "dL/dc")
+    assert finding.kind == "missing factor"
+    assert finding.residual is not None
+    assert finding.residual < 1e-12
+    assert not report.ok
+
+
+def test_report_prints_as_a_table() -> None:
+    text = str(rl.diagnose(WRONG(3, 4, rng=0)))
+    head, columns, row = text.splitlines()
+    assert head.endswith("1 finding")
+    assert columns.split() == ["where", "path", "residual", "what"]
+    assert row.startswith("d_a[forget]")
+    assert "f(1 - f)" in row
+    assert str(rl.diagnose(rl.LSTMCell(2, 3, rng=0))).endswith("nothing wrong was found")
+
+
+def test_report_is_a_plain_table_in_a_notebook() -> None:
+    page = rl.diagnose(WRONG(3, 4, rng=0))._repr_html_()
+    tags: list[str] = []
+    reader = html.parser.HTMLParser()
+    reader.handle_starttag = lambda tag, attributes: tags.append(tag)
+    reader.feed(page)
+    assert set(tags) <= {"p", "table", "tr", "th", "td"}
+    assert tags.count("tr") == 2
+    assert "f(1 - f)" in page
+
+
+def test_html_is_escaped() -> None:
+    finding = rl.Finding(("<b>",), (), "kind", "a < b & <script>")
+    page = rl.Diagnosis("<cell>", (finding,), ("<note>",))._repr_html_()
+    assert "<script>" not in page
+    assert "<b>" not in page
+    assert "&lt;cell&gt;" in page
+    assert "&lt;note&gt;" in page
+
+
+def test_the_same_seed_gives_the_same_report() -> None:
+    cell = mutant(GRU, "step_backward", ("d_q @ W_n.T", "d_q @ W_n"))(3, 4, rng=0)
+    assert rl.diagnose(cell, rng=5) == rl.diagnose(cell, rng=5)
+
+
+@pytest.mark.parametrize("base", [LSTM, PeepholeLSTM, LSTMByHand])
+def test_the_cell_stays_as_it_is(base: type[rl.Cell]) -> None:
+    cell = base(3, 4, rng=0)
+    before = {name: p.copy() for name, p in cell.params.items()}
+    attributes = set(vars(cell))
+    rl.diagnose(cell)
+    assert set(vars(cell)) == attributes
+    for name, p in cell.params.items():
+        assert np.array_equal(p, before[name])
+
+
+def test_accumulators_of_the_cell_are_not_touched() -> None:
+    base = mutant(
+        LSTMByHand,
+        "backward",
+        ("d_W_h = np.zeros_like(self.W_h)", "d_W_h = self.kept"),
+    )
+    cell = base(3, 4, rng=0)
+    cell.kept = np.zeros_like(cell.W_h)
+    report = rl.diagnose(cell)
+    assert "adds to the one before" in report.findings[0].sentence
+    assert not cell.kept.any()
+
+
+# ---- exact derivatives ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base", [rl.LSTMCell, rl.GRUCell, rl.FourGateLSTMCell])
+def test_exact_derivatives_agree_with_the_right_step_backward(base: type[rl.Cell]) -> None:
+    case = make_step_case(base(3, 4, rng=0), 6, np.random.default_rng(1))
+    assert case.method == COMPLEX
+    d_a, d_prev, _ = case.cell.step_backward(case.d_next, case.prev, case.gates, case.extras)
+    np.testing.assert_allclose(case.d_a.sum(axis=0), np.array(d_a), rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(case.d_prev.sum(axis=0), np.array(d_prev), rtol=1e-11, atol=1e-13)
+
+
+def test_vector_jacobian_contracts_the_next_state() -> None:
+    jacobian = np.random.default_rng(0).normal(size=(3, 2, 1, 4, 2))
+    d_next = np.random.default_rng(1).normal(size=(1, 4, 2))
+    d_a, d_prev = vector_jacobian(jacobian, d_next, 2)
+    assert d_a.shape == (2, 4, 2)
+    assert d_prev.shape == (1, 4, 2)
+    by_hand = sum(jacobian[1, 0, 0, 3, h] * d_next[0, 3, h] for h in range(2))
+    assert d_a[1, 3, 0] == pytest.approx(by_hand)
+
+
+def test_a_step_without_complex_numbers_gets_central_differences_and_the_report_says_so() -> None:
+    report = rl.diagnose(RealStepRNN(3, 4, rng=0))
+    assert report.ok
+    assert CENTRAL in report.notes[0]
+    wrong = mutant(RealStepRNN, "step_backward", (" * (1 - h * h)", ""))
+    report = rl.diagnose(wrong(3, 4, rng=0))
+    assert "d_a[candidate] lacks the factor 1 - h_t^2" in report.findings[0].sentence
+    assert CENTRAL in str(report)
+
+
+def test_a_step_that_loses_the_imaginary_part_gets_central_differences() -> None:
+    class Norm(rl.RNNCell):
+        def step(self, a, prev):
+            h = np.tanh(a[0] + prev[0] @ self.W_h[0])
+            return (h,), (np.sign(h.real) * np.abs(h),), ()
+
+        def step_backward(self, d_next, prev, gates, extras):
+            d_a = d_next[0] * (1 - gates[0] ** 2)
+            return (d_a,), (d_a @ self.W_h[0].T,), ()
+
+    report = rl.diagnose(Norm(3, 4, rng=0))
+    assert report.ok
+    assert CENTRAL in report.notes[0]
+
+
+def test_a_step_of_another_batch_size_only_is_diagnosed() -> None:
+    class Fixed(LSTM):
+        def step(self, a, prev):
+            if a.shape[1] > 15:
+                raise ValueError("only a few rows")
+            return LSTM.step(self, a, prev)
+
+    assert rl.diagnose(Fixed(3, 4, rng=0)).ok
+
+
+def test_forward_and_backward_without_a_step() -> None:
+    assert rl.diagnose(FromScratchRNN(3, 4, rng=0)).ok
+    wrong = mutant(FromScratchRNN, "backward", ("* (1 - tape.h[t] ** 2)", ""))
+    (finding,) = rl.diagnose(wrong(3, 4, rng=0)).findings
+    assert finding.kind == "unexplained"
+    assert "right at t = 5, wrong from t = 4 on down, and no hypothesis fits" in finding.sentence
+    assert "should be" in finding.numbers
+
+
+def test_a_step_backward_that_nobody_calls_is_not_blamed() -> None:
+    base = mutant(LSTMByHand, "backward", ("T, B", "T, B"))
+    wrong = type("Own", (base,), {"step_backward": WRONG.step_backward})
+    assert rl.diagnose(wrong(3, 4, rng=0)).ok
+
+
+def test_an_own_loop_around_a_wrong_step_is_not_blamed_besides() -> None:
+    wrong = mutant(RNNByHand, "step_backward", (" * (1 - h * h)", ""))
+    (finding,) = rl.diagnose(wrong(3, 4, rng=0)).findings
+    assert finding.outputs == ("d_a[candidate]",)
+
+
+# ---- code that breaks -------------------------------------------------------------------------
+
+
+def raising(*_: object) -> None:
+    raise RuntimeError("out of luck")
+
+
+@pytest.mark.parametrize("method", ["step", "step_backward", "recurrent_grads", "forward", "backward"])
+def test_an_exception_is_a_finding(method: str) -> None:
+    wrong = type("Wrong", (rl.LSTMCell,), {method: raising})
+    (finding,) = rl.diagnose(wrong(3, 4, rng=0)).findings
+    assert "RuntimeError: out of luck" in finding.sentence
+    assert finding.kind == "exception"
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "words"),
+    [
+        ("step_backward", None, "returns NoneType"),
+        ("step_backward", (None, None, ()), "d_a is NoneType None"),
+        ("step_backward", ([np.zeros(3)] * 4, [np.zeros(3)] * 2, ()), "d_a[input] has shape (3,)"),
+        ("step_backward", (["a"] * 4, [0.0] * 2, ()), "d_a[input] is str 'a'"),
+        ("recurrent_grads", None, "recurrent_grads gives NoneType None"),
+        ("recurrent_grads", {}, "no gradient for this parameter"),
+        ("recurrent_grads", {"W_h": np.zeros(3)}, "params[W_h] is an array of shape (3,)"),
+        ("backward", None, "backward gives NoneType None"),
+        ("step", None, "TypeError"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_words(method: str, value: object, words: str) -> None:
+    wrong = type("Wrong", (rl.LSTMCell,), {method: lambda self, *_, **__: value})
+    report = rl.diagnose(wrong(3, 4, rng=0))
+    assert any(words in finding.sentence for finding in report.findings), str(report)
+
+
+def test_a_missing_step_backward_is_told() -> None:
+    cell = type("Unfinished", (rl.Cell,), {"gate_names": ("candidate",), "step": rl.RNNCell.step, "activation": "tanh"})
+    (finding,) = rl.diagnose(cell(3, 4, rng=0)).findings
+    assert "has no step_backward" in finding.sentence
+
+
+def test_arguments_are_checked() -> None:
+    cell = rl.LSTMCell(2, 3, rng=0)
+    with pytest.raises(TypeError, match="cell: expected a Cell"):
+        rl.diagnose("cell")
+    with pytest.raises(TypeError, match="reference: expected a Cell"):
+        rl.diagnose(cell, "cell")
+    with pytest.raises(ValueError, match="T: expected"):
+        rl.diagnose(cell, T=0)
+    with pytest.raises(TypeError, match="rng: expected"):
+        rl.diagnose(cell, rng="seed")
+
+
+def test_not_zero_for_a_zero_gradient() -> None:
+    wrong = mutant(LSTM, "step_backward", ("d_c_prev = d_c * f", "d_c_prev = d_c * f + c"))
+    (finding,) = rl.diagnose(wrong(3, 4, rng=0)).findings
+    assert finding.outputs == ("d_prev[c]",)
+    assert "not zero for d_next = 0" in finding.sentence
+
+
+def test_a_nonlinear_step_backward() -> None:
+    wrong = mutant(LSTM, "step_backward", ("d_c_prev = d_c * f", "d_c_prev = d_c * f + d_next[0] * d_next[1]"))
+    (finding,) = rl.diagnose(wrong(3, 4, rng=0)).findings
+    assert finding.kind == "not linear"
+
+
+def test_state_left_over_in_step_backward() -> None:
+    wrong = mutant(
+        LSTM,
+        "step_backward",
+        ("d_o = d_h * u", "c = self.c = self.__dict__.get('c', 0) + c; d_o = d_h * u"),
+    )
+    report = rl.diagnose(wrong(3, 4, rng=0))
+    assert any(f.kind == "state left over" for f in report.findings)
+
+
+# ---- two forward passes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("one", "other"), [(LSTM, rl.LSTMCell), (GRU, rl.GRUCell)])
+def test_equal_forward_passes(one: type[rl.Cell], other: type[rl.Cell]) -> None:
+    assert rl.diagnose(one(3, 4, rng=0), other(3, 4, rng=1)).ok
+
+
+@pytest.mark.parametrize(
+    ("base", "old", "new", "output", "words"),
+    [
+        (LSTM, "(o * u, c_t)", "(o * c_t, c_t)", "next_state[h]", "c_t in the place of tanh(c_t)"),
+        (LSTM, "i, f, g, o = a + h", "f, i, g, o = a + h", "gates[input]", "holds what the gate forget should be"),
+        (LSTM, "np.tanh(g)", "sigmoid(g)", "gates[candidate]", "goes through sigmoid, where the reference has tanh"),
+        (LSTM, "h @ self.W_h", "h @ self.W_h.mT", "gates[forget]", "reads a[forget] + h_{t-1} W_h[forget]^T"),
+        (LSTM, "i * g + c * f", "i * g + c", "next_state[c]", "is i g + c_{t-1}, where the reference has i g + c_{t-1} f"),
+        (GRU, "n + z * (h - n)", "h + z * (n - h)", "next_state[h]", "h_{t-1} (1 - z), where"),
+        (GRU, "a[1] + h @ W_z", "a[1]", "gates[update]", "reads a[update], where the reference reads a[update] + "),
+        (GRU, "r * q)", "q)", "gates[candidate]", "the reference reads a[candidate] + r candidate_h"),
+    ],
+)  # fmt: skip
+def test_where_two_forward_passes_part(base: type[rl.Cell], old: str, new: str, output: str, words: str) -> None:
+    report = rl.diagnose(mutant(base, "step", (old, new))(3, 4, rng=0), base(3, 4, rng=1))
+    told = {f.outputs[0]: f.sentence for f in report.findings}
+    assert words in told[output]
+    if output.startswith("next_state"):
+        assert list(told) == [output]
+
+
+def test_reset_before_and_after_the_product() -> None:
+    report = rl.diagnose(rl.GRUCell(3, 4, rng=0), rl.GRUResetBeforeCell(3, 4, rng=0))
+    (finding,) = report.findings
+    assert finding.outputs == ("gates[candidate]",)
+    assert "W_x, W_h and b are parameters of both" in report.notes[0]
+
+
+def test_a_forward_pass_that_parts_between_the_steps() -> None:
+    class Forgets(LSTM):
+        def forward(self, x, state=None):
+            tape = super().forward(x, state)
+            tape.states[3:] *= 2
+            return tape
+
+    (finding,) = rl.diagnose(Forgets(3, 4, rng=0), LSTM(3, 4, rng=0)).findings
+    assert "the same up to t = 2, and part at t = 3" in finding.sentence
+
+
+def test_cells_of_another_kind_cannot_be_compared() -> None:
+    (finding,) = rl.diagnose(rl.RNNCell(3, 4, rng=0), rl.LSTMCell(3, 4, rng=0)).findings
+    assert "gate_names" in finding.sentence
+
+
+# ---- the vocabulary ---------------------------------------------------------------------------
+
+
+def test_match_finds_equal_and_opposite_rows_and_nothing_else() -> None:
+    rows = np.random.default_rng(0).normal(size=(50, 12))
+    left = np.stack((rows[7], -rows[9], rows[3] + 1e-5))
+    assert sorted(match(left, rows, 1e-9)) == [(0, 7, 1), (1, 9, -1)]
+
+
+def test_terms_evaluate_as_they_read() -> None:
+    rng = np.random.default_rng(0)
+    v, w, M, base = *rng.normal(size=(2, 5, 3)), rng.normal(size=(3, 3)), rng.normal(size=(5, 3))
+    vocabulary = Vocabulary({"v": v, "w": w}, {}, {"M": M}, 1e-9)
+    term = Term("d", ("v",), "M", ("1 - w",))
+    assert str(term) == "(d v) M (1 - w)"
+    np.testing.assert_allclose(vocabulary.value(term, {"d": base}), ((base * v) @ M) * (1 - w))
+    assert (term, 1) in vocabulary.readings(((base * v) @ M) * (1 - w), {"d": base})
+    assert vocabulary.readings(rng.normal(size=(5, 3)), {"d": base}) == []
