@@ -152,7 +152,7 @@ def explosion_clipping(seeds: int = 5, *, runner: Runner | None = None, T: int =
     The smaller rates are there because one may think that they would do instead of clipping.
     """
     runs: dict[str, list[Training]] = {}
-    for label in ("IRNN", "RNN orthogonal", "LSTM chrono"):
+    for label in ("IRNN", "RNN orthogonal"):
         for lr in (0.1, 0.01, 0.001):
             for how, clip_norm in (("not clipped", None), ("clipped", 1.0)):
                 base = replace(order_settings(T, steps), optimizer="SGD", clip_norm=clip_norm)
@@ -196,7 +196,11 @@ def ratio_predicts_success(seeds: int = 5, *, runner: Runner | None = None, T: i
             what = "dL/dh" if state == "h" else "dL/dh (of an LSTM delta c)"
             for x, y, of in ((ratio.ravel(), success.ravel(), "runs"), (ratio.mean(1), success.mean(1), "networks")):
                 rho, p = spearman(x, y, np.random.default_rng(0))
-                text = "undefined, for all fared alike" if np.isnan(rho) else f"{number(rho, 2)} (p = {number(p)})"
+                text = (
+                    "undefined, for all fared alike"
+                    if np.isnan(rho)
+                    else f"{number(rho, 2)} (p {'< .001' if p < 0.001 else f'= {number(p)}'})"
+                )
                 notes.append(f"Spearman, {base.task}, {what}, {len(x)} {of}: {text}")
     columns = ("task, network", "log10 ratio", "by seed", "solved")
     title = f"Does the untrained gradient ratio at the distance {round(FRACTION * T)} predict success?"
