@@ -8,7 +8,7 @@ import pytest
 import rnnlab as rl
 from rnnlab.diagnose.case import CENTRAL, COMPLEX, make_step_case, vector_jacobian
 from rnnlab.diagnose.terms import Term, Vocabulary, match
-from tests.zoo import GRU, LSTM, FromScratchRNN, LSTMByHand, PeepholeLSTM, RealStepRNN, RNNByHand, mutant
+from zoo import GRU, LSTM, FromScratchRNN, LSTMByHand, PeepholeLSTM, RealStepRNN, RNNByHand, mutant
 
 WRONG = mutant(LSTM, "step_backward", ("d_f = d_c * c * f * (1 - f)", "d_f = d_c * c"))
 
@@ -253,7 +253,7 @@ def test_equal_forward_passes(one: type[rl.Cell], other: type[rl.Cell]) -> None:
         (LSTM, "i, f, g, o = a + h", "f, i, g, o = a + h", "gates[input]", "holds what the gate forget should be"),
         (LSTM, "np.tanh(g)", "sigmoid(g)", "gates[candidate]", "goes through sigmoid, where the reference has tanh"),
         (LSTM, "h @ self.W_h", "h @ self.W_h.mT", "gates[forget]", "reads a[forget] + h_{t-1} W_h[forget]^T"),
-        (LSTM, "i * g + c * f", "i * g + c", "next_state[c]", "is i g + c_{t-1}, where the reference has i g + c_{t-1} f"),
+        (LSTM, "i * g + c * f", "i * g + c", "next_state[c]", "i g + c_{t-1}, where the reference has i g + c_{t-1} f"),
         (GRU, "n + z * (h - n)", "h + z * (n - h)", "next_state[h]", "h_{t-1} (1 - z), where"),
         (GRU, "a[1] + h @ W_z", "a[1]", "gates[update]", "reads a[update], where the reference reads a[update] + "),
         (GRU, "r * q)", "q)", "gates[candidate]", "the reference reads a[candidate] + r candidate_h"),

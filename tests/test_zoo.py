@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import rnnlab as rl
-from tests.zoo import (
+from zoo import (
     ANIMALS,
     MECHANICAL,
     PAIRS,

@@ -926,7 +926,7 @@ def _animals() -> Iterator[Animal]:
     cell = mutant(FromScratchRNN, loop, ("tape.states[:-1, 0]", "0 * tape.h"))
     yield Animal("10", "all zeros, no step to compare with", cell, ("params[W_h][candidate]",), ("all zeros",))
     cell = mutant(LSTM, back, ("return (d_i, d_f, d_g, d_o)", "return (d_i, d_f, d_g)"))
-    yield Animal(own, "one gate not returned", cell, ("step_backward",), ("holds 3 arrays, where 4 should be",))
+    yield Animal(own, "one gate not returned", cell, ("d_a",), ("holds 3 arrays, where 4 should be",))
     cell = mutant(LSTM, back, ("d_f = d_c * c *", "d_f = (d_c * c).sum(axis=1) *"))
     yield Animal(own, "raises", cell, ("step_backward",), ("raises ValueError",))
     cell = mutant(LSTM, back, ("return (d_i", "(d_i"))

@@ -112,10 +112,12 @@ def leftover(what: str, first: Array, second: Array, exact: Array) -> Finding:
 
 
 def raised(what: str, error: Exception) -> Finding:
-    plain = isinstance(error, ValueError) and "should be" in str(error)
-    told = f"{error}." if plain else f"{what} raises {type(error).__name__}: {error}."
-    kind = "wrong shape" if plain else "exception"
-    return Finding((what,), (), kind, told[0].upper() + told[1:] if not plain else told, 0.0)
+    """What a learner's code raises, or (a ValueError of `stacked`) what does not fit in what it returns."""
+    told = str(error)
+    if isinstance(error, ValueError) and "should be" in told:
+        return Finding((told.split()[0],), (), "wrong shape", f"{told}.", 0.0)
+    told = f"{what} raises {type(error).__name__}: {told}."
+    return Finding((what,), (), "exception", told[0].upper() + told[1:], 0.0)
 
 
 def _offset(case: StepCase, findings: list[Finding]) -> tuple[Array, Array]:
