@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-
-import rnnlab as rl
 from zoo import (
     ANIMALS,
     MECHANICAL,
@@ -17,6 +15,8 @@ from zoo import (
     named,
     random_right_case,
 )
+
+import rnnlab as rl
 
 UNEXPLAINED = {"missing transpose, no step to compare with"}  # backward alone, without a step: located in time only
 CASES, CHUNKS = 1000, 20

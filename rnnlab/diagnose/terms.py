@@ -224,4 +224,4 @@ def closest_readings(claimed: list[tuple[Term, int]], exact: list[tuple[Term, in
         (c.difference(e) + 0.1 * (c.cost + e.cost) + (s != r), str(c), str(e), c, e, s * r)
         for (c, s), (e, r) in product(claimed, exact)
     ]
-    return min(pairs)[3:] if pairs else None
+    return min(pairs, key=lambda pair: pair[:3])[3:] if pairs else None
