@@ -19,7 +19,7 @@ from .models import DTYPES, Shape, Work, import_torch, print_table, seconds
 ROOT = Path(__file__).resolve().parents[2]
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 KINDS = ("LSTM", "GRU")
-LONGEST = 3.0  # seconds for one figure: with many threads on a busy machine a step can take a hundred times longer
+LONGEST = 1.0  # seconds for one figure: with many threads on a busy machine a step can take a hundred times longer
 IMPORT = """
 import sys, time, numpy
 start = time.perf_counter(), time.process_time()
@@ -39,10 +39,10 @@ def python(*arguments: str, threads: int | None) -> str:
 
 
 def median_step(work: Work, runs: int) -> float:
-    """Median seconds of a step, of so many runs or of as many (at least 3) as `LONGEST` allows."""
+    """Median seconds of a step, of so many runs or of as many (at least 1) as `LONGEST` allows."""
     work()
     times: list[float] = []
-    while len(times) < runs and (len(times) < 3 or sum(times) < LONGEST):
+    while len(times) < runs and sum(times) < LONGEST:
         times.append(seconds(work))
     return statistics.median(times)
 
