@@ -380,7 +380,12 @@ def test_a_picture_has_a_colour_for_each_kind_of_cell_and_fills_what_is_solved()
     figure, ax = plt.subplots()
     Result("name", "title", (), (), (), (), points, "step").plot(ax)
     lstm, unsolved, gru, irnn = ax.lines
-    assert [line.get_xydata().tolist() for line in ax.lines] == [[[100, 0]], [[200, 0]], [[300, 1]], [[400, 2]]]
+    assert [line.get_xydata().tolist() for line in ax.lines] == [
+        [[100, -0.125]],
+        [[200, 0.125]],
+        [[300, 1]],
+        [[400, 2]],
+    ]
     assert lstm.get_color() == unsolved.get_color() == plots.CELL_COLOURS["lstm"]
     assert gru.get_color() == plots.CELL_COLOURS["gru"]
     assert irnn.get_color() not in plots.CELL_COLOURS.values()

@@ -65,10 +65,9 @@ class Result:
         for y, (label, dots) in enumerate(self.points.items()):
             network = re.search(r"I?RNN|LSTM|GRU", label)
             colour = plots.colour_of(network[0] if network else label) or plots.BLACK
-            for value, filled in dots:
-                ax.plot(
-                    value, y, "o", color=colour, markerfacecolor=colour if filled else "none", markersize=6, alpha=0.8
-                )
+            for n, (value, filled) in enumerate(dots):
+                height = y + ((n + 0.5) / len(dots) - 0.5) / 2  # seeds below one another, so that none hides another
+                ax.plot(value, height, "o", color=colour, markerfacecolor=colour if filled else "none", markersize=4)
         ax.set_yticks(range(len(self.points)), list(self.points))
         ax.set_ylim(len(self.points) - 0.5, -0.5)
         ax.grid(axis="y", linewidth=0.4)
