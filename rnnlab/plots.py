@@ -7,7 +7,7 @@ colour-blind readers can tell apart; curves are labelled at their ends, so no le
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -173,12 +173,7 @@ def gate_heatmap(
     ax.set(xlabel="time step t", ylabel="unit, largest mean first" if sort else "unit")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(8, integer=True))
-    if events:
-        names = list(events.values())
-        top = ax.secondary_xaxis("top")
-        upright = len(names) > 5 and max(map(len, names)) > 1
-        top.set_xticks(list(events), names, rotation=90 if upright else 0)
-        top.spines["top"].set_visible(False)
+    name_events(ax, events or {})
     return ax
 
 
@@ -264,6 +259,21 @@ def direct_labels(ax: Axes, lines: Sequence[Line2D], side: str = "right") -> Non
                 "relpos": (0 if end else 1, 0.5),
             },
         )
+
+
+def name_events(ax: Axes, events: Mapping[int, str]) -> None:
+    """Name time steps, {t: text}, above the picture: upright where the names have no room side by side."""
+    if not events:
+        return
+    size, times = 9.0, sorted(events)
+    names, (left, right) = [events[t] for t in times], ax.get_xlim()
+    points_a_step = ax.get_window_extent().width * 72 / ax.figure.dpi / (right - left)
+    rooms = np.diff(times) * points_a_step
+    needs = [0.3 * size * (len(one) + len(next_one) + 2) for one, next_one in pairwise(names)]  # half of each, a gap
+    upright = (rooms < needs).any() and max(map(len, names)) > 1
+    top = ax.secondary_xaxis("top")
+    top.set_xticks(times, names, rotation=90 if upright else 0, fontsize=size)
+    top.spines["top"].set_visible(False)
 
 
 def spread(positions: Array, gap: float) -> Array:
@@ -514,9 +524,9 @@ def connectivity(
     ax.set_xlim(0, max(1, *(len(v) - 1 for v in log_norms.values())))
     direct_labels(ax, lines, side="left")
     scale_at_right(ax)
-    for t, text in (events or {}).items():
+    for t in events or ():
         ax.axvline(t, color=GREY, linewidth=0.8, linestyle=":")
-        ax.annotate(text, (t, 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=9)
+    name_events(ax, events or {})
     return ax
 
 
@@ -553,10 +563,12 @@ def half_lives(statistics: Mapping[str, GateStatistics], *, ax: Axes | None = No
         values = one.half_life[one.order]
         shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
         share = np.arange(1, len(values) + 1) / len(values)
-        lines += ax.plot(share, _drawable(f"statistics[{label!r}]", shown), ".-", label=label, color=style["color"])
+        lines += ax.plot(share, _drawable(f"statistics[{label!r}]", shown), marker=".", label=label, **style)
     ax.set_yscale("log")
     ax.set(xlabel="share of the memory cells that last at least as long", ylabel="half-life (time steps)")
-    direct_labels(ax, lines)
+    ax.set_xlim(0, 1)
+    scale_at_right(ax)
+    direct_labels(ax, lines, side="left")
     return ax
 
 

@@ -168,6 +168,22 @@ def test_events_are_named_at_their_time_steps(tape: rl.Tape) -> None:
     assert ticks == {3: "reveal", 9: "question"}
 
 
+@pytest.mark.parametrize(
+    ("events", "rotation"),
+    [({3: "first mark", 9: "second mark"}, 0), ({3: "first mark", 4: "second mark"}, 90), (dict(enumerate("abcd")), 0)],
+)
+def test_names_of_events_stand_upright_where_they_would_overlap(
+    tape: rl.Tape, events: dict[int, str], rotation: float
+) -> None:
+    ax = plots.gate_heatmap(tape, "output", events=events)
+    ax.figure.canvas.draw()
+    (top,) = ax.child_axes
+    labels = top.get_xticklabels()
+    assert {label.get_rotation() for label in labels} == {rotation}
+    boxes = [label.get_window_extent() for label in labels]
+    assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+
+
 def test_gate_maps_refuse_gates_sequences_and_events_that_are_not_there(tape: rl.Tape) -> None:
     with pytest.raises(KeyError, match="expected one of"):
         plots.gate_heatmap(tape, "update")
