@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -313,6 +313,22 @@ def test_workers_compute_and_keep_the_same_numbers(tmp_path: Path, counted: list
     assert Runner(tmp_path)(runs) == outcomes
     assert not counted  # kept by the workers
     assert [without_seconds(o) for o in outcomes] == [without_seconds(run.execute()) for run in runs]
+
+
+@dataclass(frozen=True)
+class Threads(Run):
+    """What the environment says to a BLAS in the process that computes."""
+
+    def execute(self) -> dict:
+        return {name: os.environ.get(name) for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
+
+
+def test_workers_have_one_blas_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    run = Threads(TINY.network, 0)
+    assert Runner(jobs=1)([run]) == [{"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}]
+    assert run.execute() == {"OPENBLAS_NUM_THREADS": None, "OMP_NUM_THREADS": "4"}
 
 
 def test_a_run_that_fails_in_a_worker_is_an_error_here(tmp_path: Path) -> None:
