@@ -2,22 +2,30 @@
 
     import rnnlab as rl
 
-`rl.plots` is imported when it is first asked for, and matplotlib with it.
+What checks, analyses or draws is imported when it is first asked for, and matplotlib with `rl.plots`.
 """
 
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from rnnlab import init, lab, ops, tasks
+from rnnlab import init, ops, tasks
 from rnnlab.cells import Cell, FourGateLSTMCell, Gradients, GRUCell, GRUResetBeforeCell, LSTMCell, RNNCell, Tape
-from rnnlab.diagnose import Diagnosis, Finding, diagnose
-from rnnlab.gradcheck import GradientMismatch, GradientReport, check_gradients
 from rnnlab.gradnorm import GradientNormLogger
 from rnnlab.losses import mean_squared_error, softmax_cross_entropy
 from rnnlab.model import Batch, LossAndGrads, SequenceModel
 from rnnlab.optim import SGD, Adam, clip_by_global_norm, linear_decay
 from rnnlab.readout import Dense
 from rnnlab.trainer import History, Trainer
+
+if TYPE_CHECKING:
+    from rnnlab import experiments, interop, lab, plots
+    from rnnlab.diagnosis import Diagnosis, Finding, diagnose
+    from rnnlab.gradcheck import GradientMismatch, GradientReport, check_gradients
+
+_ON_DEMAND = {
+    "rnnlab.gradcheck": ("GradientMismatch", "GradientReport", "check_gradients"),
+    "rnnlab.diagnosis": ("Diagnosis", "Finding", "diagnose"),
+}
 
 __all__ = [
     "SGD",
@@ -44,7 +52,9 @@ __all__ = [
     "check_gradients",
     "clip_by_global_norm",
     "diagnose",
+    "experiments",
     "init",
+    "interop",
     "lab",
     "linear_decay",
     "mean_squared_error",
@@ -55,7 +65,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name == "plots":
-        return import_module("rnnlab.plots")
+def __getattr__(name: str) -> Any:
+    if name in ("experiments", "interop", "lab", "plots"):
+        return import_module(f"rnnlab.{name}")
+    for module, names in _ON_DEMAND.items():
+        if name in names:
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'rnnlab' has no attribute {name!r}")

@@ -13,7 +13,7 @@ from rnnlab.ops import Array
 from rnnlab.validate import describe, generator, one_of, positive_int
 
 Shape = tuple[int, ...]
-Initializer = Callable[[Shape, np.random.Generator], Array]
+Initializer = Callable[[Shape, "np.random.Generator"], Array]
 
 
 def uniform(shape: Shape, rng: np.random.Generator) -> Array:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
+from typing import Any
 
 from rnnlab.model import Batch, LossAndGrads, SequenceModel
 from rnnlab.ops import Array
 from rnnlab.optim import Optimizer, clip_by_global_norm, global_norm
 from rnnlab.tasks import BatchStream
 from rnnlab.validate import describe, positive_float, positive_int
+
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 @dataclass
@@ -67,9 +73,10 @@ class Trainer:
         steps = positive_int("steps", steps)
         source = batches.stream(self.step) if isinstance(batches, BatchStream) else iter(batches)
         done = 0
-        for batch in progress_bar(islice(source, steps), steps, progress):
-            self.train_step(batch)
-            done += 1
+        with one_blas_thread():
+            for batch in progress_bar(islice(source, steps), steps, progress):
+                self.train_step(batch)
+                done += 1
         if done < steps:
             raise ValueError(f"batches: expected {steps} of them, got {done}")
         return self.history
@@ -90,6 +97,17 @@ class Trainer:
         for callback in self.callbacks:
             callback(self)
         return self.history.loss[-1]
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """One BLAS thread within, for products this small lose time to more: a lot of it on a busy machine.
+
+    A number set in the environment stands. Without threadpoolctl (in the extra "lesson") nothing changes.
+    """
+    if find_spec("threadpoolctl") is None or any(name in os.environ for name in BLAS_THREADS):
+        return nullcontext()
+    limits: AbstractContextManager[Any] = import_module("threadpoolctl").threadpool_limits(1, user_api="blas")
+    return limits
 
 
 def progress_bar(batches: Iterator[Batch], total: int, label: str | None) -> Iterable[Batch]:

@@ -7,8 +7,8 @@ import pytest
 from zoo import GRU, LSTM, FromScratchRNN, LSTMByHand, PeepholeLSTM, RealStepRNN, RNNByHand, mutant
 
 import rnnlab as rl
-from rnnlab.diagnose.case import CENTRAL, COMPLEX, make_step_case, vector_jacobian
-from rnnlab.diagnose.terms import Term, Vocabulary, match
+from rnnlab.diagnosis.case import CENTRAL, COMPLEX, make_step_case, vector_jacobian
+from rnnlab.diagnosis.terms import Term, Vocabulary, match
 
 WRONG = mutant(LSTM, "step_backward", ("d_f = d_c * c * f * (1 - f)", "d_f = d_c * c"))
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -292,3 +295,22 @@ def test_bad_arguments_are_refused() -> None:
     for error, steps in bad_steps:
         with refuses(error, "steps"):
             rl.Trainer(model, rl.SGD(0.1)).fit(task, steps)
+
+
+@pytest.mark.parametrize(("environment", "during"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2")])
+def test_fit_runs_on_one_blas_thread_unless_told_otherwise(environment: dict[str, str], during: str) -> None:
+    pytest.importorskip("threadpoolctl", reason="limiting threads needs the extra 'lesson'")
+    script = """
+import numpy as np, rnnlab as rl, threadpoolctl
+threads = lambda: max([p["num_threads"] for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"])
+task = rl.tasks.adding(4, batch_size=2)
+model = rl.SequenceModel(rl.RNNCell(2, 3, rng=0), rl.Dense(3, 1, rng=1), task.loss)
+before, found = threads(), []
+rl.Trainer(model, rl.SGD(0.1), callbacks=[lambda trainer: found.append(threads())]).fit(task, 1)
+print(found[0], threads() == before)
+"""
+    clean = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=clean | environment, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == [during, "True"]

@@ -315,8 +315,10 @@ class Cell:
 
 def write(slots: Array, t: int, values: Arrays) -> None:
     """Copy step t's (B, H) arrays into their places on the tape."""
-    for slot, value in zip(slots, values, strict=True):
-        slot[t] = value
+    if len(values) != len(slots):
+        raise ValueError(f"step: expected {len(slots)} arrays of shape (B, H), got {len(values)}")
+    for k, value in enumerate(values):
+        slots[k, t] = value
 
 
 def read_only(array: Array) -> Array:

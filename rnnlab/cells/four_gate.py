@@ -46,8 +46,8 @@ class FourGateLSTMCell(Cell):
 
     def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
         stm, ltm = prev
-        i, f, N, V = a + stm @ self.W_h
-        i, f, N, V = sigmoid(i), sigmoid(f), np.tanh(N), sigmoid(V)
+        a = a + stm @ self.W_h
+        (i, f), N, V = sigmoid(a[:2]), np.tanh(a[2]), sigmoid(a[3])
         kept = f * ltm
         U = np.tanh(kept @ self.W_u + self.b_u)
         return (i, f, N, V), (U * V, kept + i * N), (kept, U)

@@ -46,10 +46,9 @@ class GRUCell(_GRU):
 
     def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
         (h,) = prev
-        h_r, h_z, h_n = h @ self.W_h
-        r = sigmoid(a[0] + h_r)
-        z = sigmoid(a[1] + h_z)
-        q = h_n + self.b_hn
+        h_W = h @ self.W_h
+        r, z = sigmoid(a[:2] + h_W[:2])
+        q = h_W[2] + self.b_hn
         n = np.tanh(a[2] + r * q)
         return (r, z, n), ((1 - z) * n + z * h,), (q,)
 
@@ -81,9 +80,7 @@ class GRUResetBeforeCell(_GRU):
 
     def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
         (h,) = prev
-        h_r, h_z = h @ self.W_h[:2]
-        r = sigmoid(a[0] + h_r)
-        z = sigmoid(a[1] + h_z)
+        r, z = sigmoid(a[:2] + h @ self.W_h[:2])
         s = r * h
         n = np.tanh(a[2] + s @ self.W_h[2])
         return (r, z, n), ((1 - z) * n + z * h,), (s,)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.diagnose.case import CENTRAL, COMPLEX, derivative, step_jacobian, step_values, vector_jacobian
+from rnnlab.diagnosis.case import CENTRAL, COMPLEX, derivative, step_jacobian, step_values, vector_jacobian
 from rnnlab.ops import Array
 
 Vjp = Callable[[int, Array], tuple[Array, Array]]

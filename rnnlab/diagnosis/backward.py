@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from rnnlab.cells.base import Cell, Gradients, Tape
-from rnnlab.diagnose.case import FIT, RIGHT, make_step_case, step_values
-from rnnlab.diagnose.report import Finding, listing
-from rnnlab.diagnose.run import Loop, Run, Vjp, forward_states, forward_x, go_back, taught_vjp
-from rnnlab.diagnose.step import diagnose_step, explain_plain, is_right, leftover, raised, show_numbers
-from rnnlab.diagnose.sums import Params, Sums, Wrong, blocks, check_params, named_scale, own_extras, param_findings
-from rnnlab.diagnose.terms import residual
+from rnnlab.diagnosis.case import FIT, RIGHT, make_step_case, step_values
+from rnnlab.diagnosis.report import Finding, listing
+from rnnlab.diagnosis.run import Loop, Run, Vjp, forward_states, forward_x, go_back, taught_vjp
+from rnnlab.diagnosis.step import diagnose_step, explain_plain, is_right, leftover, raised, show_numbers
+from rnnlab.diagnosis.sums import Params, Sums, Wrong, blocks, check_params, named_scale, own_extras, param_findings
+from rnnlab.diagnosis.terms import residual
 from rnnlab.ops import Array
 from rnnlab.validate import describe
 

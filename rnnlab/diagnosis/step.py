@@ -8,9 +8,9 @@ from itertools import chain, combinations
 
 import numpy as np
 
-from rnnlab.diagnose.case import FIT, FLOOR, RIGHT, StepCase, own_vectors, stacked, step_vocabulary
-from rnnlab.diagnose.report import Finding, listing
-from rnnlab.diagnose.terms import Term, Vocabulary, closest_readings, factor_text, match, residual
+from rnnlab.diagnosis.case import FIT, FLOOR, RIGHT, StepCase, own_vectors, stacked, step_vocabulary
+from rnnlab.diagnosis.report import Finding, listing
+from rnnlab.diagnosis.terms import Term, Vocabulary, closest_readings, factor_text, match, residual
 from rnnlab.ops import Array
 
 

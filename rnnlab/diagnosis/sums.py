@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from rnnlab.cells.base import Cell
-from rnnlab.diagnose.case import FIT, RIGHT, StepCase, derivative, step_values, step_vocabulary
-from rnnlab.diagnose.report import Finding, listing
-from rnnlab.diagnose.run import Loop, Run, Vjp, go_back
-from rnnlab.diagnose.step import PLURAL, Explanation, explain_plain, raised, show_numbers
-from rnnlab.diagnose.terms import Vocabulary, match, residual
+from rnnlab.diagnosis.case import FIT, RIGHT, StepCase, derivative, step_values, step_vocabulary
+from rnnlab.diagnosis.report import Finding, listing
+from rnnlab.diagnosis.run import Loop, Run, Vjp, go_back
+from rnnlab.diagnosis.step import PLURAL, Explanation, explain_plain, raised, show_numbers
+from rnnlab.diagnosis.terms import Vocabulary, match, residual
 from rnnlab.ops import Array
 from rnnlab.validate import describe
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rnnlab.cells.base import Cell
-from rnnlab.diagnose.case import (
+from rnnlab.diagnosis.case import (
     COMPLEX,
     StepCase,
     own_vectors,
@@ -16,9 +16,9 @@ from rnnlab.diagnose.case import (
     step_values,
     step_vocabulary,
 )
-from rnnlab.diagnose.report import Diagnosis, Finding, listing
-from rnnlab.diagnose.step import Explanation, is_right, of_ratio, raised, show_numbers
-from rnnlab.diagnose.terms import Vocabulary, match, residual
+from rnnlab.diagnosis.report import Diagnosis, Finding, listing
+from rnnlab.diagnosis.step import Explanation, is_right, of_ratio, raised, show_numbers
+from rnnlab.diagnosis.terms import Vocabulary, match, residual
 from rnnlab.ops import Array
 
 SAME = 1e-9

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from rnnlab.cells.base import Cell
-from rnnlab.diagnose.backward import calls_step_backward, compare_with_loop, diagnose_backward
-from rnnlab.diagnose.case import CENTRAL, make_step_case, private_copy, random_params
-from rnnlab.diagnose.compare import compare_cells
-from rnnlab.diagnose.report import Diagnosis, Finding, listing
-from rnnlab.diagnose.run import exact_vjp, forward_method, make_run, taught_vjp
-from rnnlab.diagnose.step import diagnose_step, raised
-from rnnlab.diagnose.sums import diagnose_recurrent_grads
+from rnnlab.diagnosis.backward import calls_step_backward, compare_with_loop, diagnose_backward
+from rnnlab.diagnosis.case import CENTRAL, make_step_case, private_copy, random_params
+from rnnlab.diagnosis.compare import compare_cells
+from rnnlab.diagnosis.report import Diagnosis, Finding, listing
+from rnnlab.diagnosis.run import exact_vjp, forward_method, make_run, taught_vjp
+from rnnlab.diagnosis.step import diagnose_step, raised
+from rnnlab.diagnosis.sums import diagnose_recurrent_grads
 from rnnlab.ops import Array
 from rnnlab.validate import describe, generator, positive_int
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rnnlab.cells.base import Cell
-from rnnlab.diagnose.terms import Vocabulary
+from rnnlab.diagnosis.terms import Vocabulary
 from rnnlab.ops import Array
 from rnnlab.validate import describe
 
