@@ -19,6 +19,14 @@ def describe(value: object) -> str:
     return f"{type(value).__name__} {value!r:.60}"
 
 
+def to_array(name: str, value: object) -> Array:
+    """`np.asarray(value)`; ValueError for rows of different lengths, which are no array."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an array, got {describe(value)} ({error})") from error
+
+
 def check_shape(name: str, array: Array, axes: Iterable[Axis]) -> None:
     """Raise ValueError unless `array` has these axes, none of them empty."""
     axes = tuple(axes)
@@ -45,7 +53,7 @@ def float_array(name: str, value: object, axes: Iterable[Axis], dtype: np.dtype[
     Raises TypeError for anything that is not an array of floats (complex only where `dtype` is
     complex), ValueError for a wrong shape, an empty axis, NaN or infinity.
     """
-    array = np.asarray(value)
+    array = to_array(name, value)
     if array.dtype.kind not in ("fc" if dtype.kind == "c" else "f"):
         raise TypeError(f"{name}: expected floats ({dtype}), got {describe(value)}")
     check_shape(name, array, axes)
@@ -57,7 +65,7 @@ def float_array(name: str, value: object, axes: Iterable[Axis], dtype: np.dtype[
 
 def label_array(name: str, value: object, axes: Iterable[Axis], classes: int) -> Array:
     """`value` as an integer array of labels 0 .. classes - 1; TypeError or ValueError if it is none."""
-    array = np.asarray(value)
+    array = to_array(name, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers from 0 to {classes - 1}, got {describe(value)}")
     check_shape(name, array, axes)
@@ -114,12 +122,14 @@ def generator(rng: int | np.random.Generator | None) -> np.random.Generator:
     raise TypeError(f"rng: expected a seed (an integer of at least 0) or a np.random.Generator, got {describe(rng)}")
 
 
-def check_params(params: Mapping[str, Array], like: Mapping[str, Array]) -> None:
-    """Raise unless `params` has the names and shapes of `like`, in floats (or complex numbers)."""
+def check_params(params: Mapping[str, Array], like: Mapping[str, Array], argument: str = "params") -> None:
+    """Raise unless `params` is a dict with the names and shapes of `like`, in floats (or complex numbers)."""
+    if not isinstance(params, Mapping):
+        raise TypeError(f"{argument}: expected a dict of arrays, got {describe(params)}")
     if set(params) != set(like):
-        raise ValueError(f"params: expected the names {sorted(like)}, got {sorted(params)}")
+        raise ValueError(f"{argument}: expected the names {sorted(like)}, got {sorted(map(str, params))}")
     for name, value in params.items():
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fc":
-            raise TypeError(f"params[{name!r}]: expected an array of floats, got {describe(value)}")
+            raise TypeError(f"{argument}[{name!r}]: expected an array of floats, got {describe(value)}")
         if value.shape != like[name].shape:
-            raise ValueError(f"params[{name!r}]: expected shape {like[name].shape}, got {value.shape}")
+            raise ValueError(f"{argument}[{name!r}]: expected shape {like[name].shape}, got {value.shape}")

@@ -438,3 +438,67 @@ def test_the_base_class_has_no_equations_of_its_own() -> None:
 
 def test_a_cell_shows_its_class_sizes_and_dtype() -> None:
     assert repr(rl.GRUCell(3, 4, rng=0, dtype=np.float32)) == "GRUCell(3, 4, dtype=float32)"
+
+
+@each_cell
+def test_a_parameter_and_its_attribute_are_one(cell_class: type[rl.Cell]) -> None:
+    """Assigned or scaled by its attribute, a parameter changes both passes, and a copy keeps nothing of the old one."""
+    for name in cell_class(3, 4, rng=0).params:
+        by_attribute, by_entry = random_cell(cell_class), random_cell(cell_class)
+        setattr(by_attribute, name, 0.5 * by_attribute.params[name])
+        by_entry.params[name] *= 0.5
+        scaled = random_cell(cell_class)
+        p = getattr(scaled, name)
+        p *= 0.5
+        setattr(scaled, name, p)  # what `cell.W_h *= 0.5` does
+        x, state, d_h, d_state = random_case(by_entry, 3, 2)
+        expected = by_entry.backward(by_entry.forward(x, state), d_h, d_state)
+        for cell in (by_attribute, scaled):
+            grads = cell.backward(cell.forward(x, state), d_h, d_state)
+            np.testing.assert_array_equal(grads.states, expected.states)
+            np.testing.assert_array_equal(grads.params["W_x"], expected.params["W_x"])
+            zeros = cell.with_params({key: np.zeros_like(value) for key, value in cell.params.items()})
+            assert not zeros.forward(x).h.any()
+    cell = random_cell(cell_class)
+    with refuses(ValueError, "params['W_h']"):
+        cell.W_h = np.zeros((4, 4))
+    integers: Any = np.zeros(cell.W_h.shape, int)
+    with refuses(TypeError, "params['W_h']"):
+        cell.W_h = integers
+
+
+@each_cell
+def test_one_complex_parameter_makes_all_complex(cell_class: type[rl.Cell]) -> None:
+    """Whichever it is, and for integer input too, whose projection reads W_x and b alone."""
+    cell = random_cell(cell_class)
+    _, state, d_h, d_state = random_case(cell, 4, 2)
+    x = np.array([[0, 1], [2, 2], [1, 0], [0, 2]])
+    for name in cell.params:
+        twin = cell.with_params(cell.params | {name: cell.params[name] + 1e-20j})
+        tape, dense = twin.forward(x, state), twin.forward(np.eye(3)[x], state)
+        assert tape.gates.dtype == np.complex128
+        np.testing.assert_allclose(tape.states.imag, dense.states.imag, rtol=1e-12, atol=1e-34)
+        grads = twin.backward(tape, d_h, d_state).params
+        for key, expected in twin.backward(dense, d_h, d_state).params.items():
+            np.testing.assert_allclose(grads[key].imag, expected.imag, rtol=1e-12, atol=1e-34)
+
+
+def test_the_tape_of_another_cell_is_refused() -> None:
+    lstm, four_gate = rl.LSTMCell(3, 4, rng=0), rl.FourGateLSTMCell(3, 4, rng=0)
+    tape, d_h = lstm.forward(np.zeros((5, 2, 3))), np.zeros((5, 2, 4))
+    no_tape: Any = tape.states
+    for cell in (four_gate, rl.LSTMCell(5, 4, rng=0), rl.LSTMCell(3, 6, rng=0), rl.GRUCell(3, 4, rng=0)):
+        with refuses(ValueError, "tape"):
+            cell.backward(tape, d_h)
+    with refuses(TypeError, "tape"):
+        lstm.backward(no_tape, d_h)
+
+
+def test_rows_of_different_lengths_are_named() -> None:
+    ragged: Any = [[1.0], [1.0, 2.0]]
+    cell = rl.LSTMCell(3, 4, rng=0)
+    for name, arguments in (("x", (ragged,)), ("state", (np.zeros((1, 1, 3)), ragged))):
+        with refuses(ValueError, name):
+            cell.forward(*arguments)
+    with refuses(TypeError, "params"):
+        cell.with_params(ragged)

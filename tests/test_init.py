@@ -159,3 +159,27 @@ def test_chrono_refuses_what_does_not_fit() -> None:
     not_an_int: Any = 4.0
     with refuses(TypeError, "hidden_size"):
         rl.init.chrono(10, not_an_int)
+
+
+def test_an_initializer_that_does_not_fit_is_refused() -> None:
+    bad: list[tuple[type[Exception], Any]] = [
+        (ValueError, lambda shape, rng: np.ones(1)),
+        (ValueError, lambda shape, rng: np.ones(shape[1:])),
+        (ValueError, lambda shape, rng: np.full(shape, np.nan)),
+        (TypeError, lambda shape, rng: None),
+    ]
+    for error, init in bad:
+        with refuses(error, "W_h"):
+            rl.LSTMCell(3, 4, rng=0, recurrent_init=init)
+
+
+def test_an_initializer_may_keep_its_array() -> None:
+    drawn = np.ones((1, 4, 4))
+    cell = rl.RNNCell(3, 4, rng=0, recurrent_init=lambda shape, rng: drawn)
+    cell.params["W_h"][...] = 2
+    np.testing.assert_array_equal(drawn, np.ones((1, 4, 4)))
+
+
+def test_a_bias_too_large_for_float32_is_refused() -> None:
+    with refuses(ValueError, "forget_bias"):
+        rl.LSTMCell(3, 4, rng=0, dtype=np.float32, forget_bias=1e300)

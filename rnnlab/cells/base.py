@@ -24,6 +24,7 @@ from rnnlab.validate import (
     generator,
     label_array,
     positive_int,
+    to_array,
 )
 
 Arrays = Sequence[Array] | Array  # one (B, H) array for each gate, state part or extra
@@ -120,17 +121,21 @@ class Cell:
 
     def add_param(self, name: str, init: str | Initializer, shape: tuple[int, ...]) -> None:
         """Draw a parameter of this cell's own, from the cell's generator, in the cell's dtype."""
-        self.params[name] = initializer("init", init)(shape, self.rng).astype(self._dtype)
+        drawn = initializer("init", init)(shape, self.rng)
+        axes = [(f"axis {n}", length) for n, length in enumerate(shape)]
+        self.params[name] = np.array(float_array(name, drawn, axes, self._dtype))
 
     def set_bias(self, gate: str, value: float | Array | None, argument: str) -> None:
         """Set one gate's bias to a number or to (H,) numbers; None leaves it as drawn."""
         if value is None:
             return
-        array = np.asarray(value)
+        array = to_array(argument, value)
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{argument}: expected a number or (H,) floats, got {describe(value)}")
         if array.shape not in ((), (self.hidden_size,)):
             raise ValueError(f"{argument}: expected a number or shape (H={self.hidden_size},), got {array.shape}")
+        with np.errstate(over="ignore"):  # too large for float32 is infinite, and named as such
+            array = array.astype(self.dtype)
         check_finite(argument, array)
         self.params["b"][self.gate_names.index(gate)] = array
 
@@ -140,6 +145,15 @@ class Cell:
             array: Array = params[name]
             return array
         raise AttributeError(f"{type(self).__name__} has no attribute or parameter {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """`cell.W_h = array` is `cell.params["W_h"] = array`, of the same shape: there is one of each."""
+        params = self.__dict__.get("params", {})
+        if name in params:
+            check_params({name: value}, {name: params[name]})
+            params[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, dtype={self.dtype})"
@@ -235,12 +249,8 @@ class Cell:
         d_h is (T, B, H), dL/dh_t as read at each step's output; d_state (S, B, H) is what reaches the
         final state from outside this call, besides d_h. Raises like `forward`.
         """
+        self._check_tape(tape)
         (T, B), S, K, H = tape.x.shape[:2], len(self.state_names), len(self.gate_names), self.hidden_size
-        if tape.states.shape != (T + 1, S, B, H) or tape.gates.shape != (K, T, B, H):
-            raise ValueError(
-                f"tape: expected states {(T + 1, S, B, H)} and gates {(K, T, B, H)} of this cell's forward pass, "
-                f"got {tape.states.shape} and {tape.gates.shape}"
-            )
         d_h = self._check_array("d_h", d_h, ("T", T), ("B", B), ("H", H))
         d_states, d_a = np.empty((S, T + 1, B, H), self.dtype), np.empty((K, T, B, H), self.dtype)
         d_states[:, T] = 0 if d_state is None else self._check_array("d_state", d_state, ("S", S), ("B", B), ("H", H))
@@ -278,11 +288,22 @@ class Cell:
         return cell
 
     def _check_input(self, x: Array) -> Array:
-        if np.ndim(x) == 2:
-            if np.asarray(x).dtype.kind not in "iu":
+        x = to_array("x", x)
+        if x.ndim == 2:
+            if x.dtype.kind not in "iu":
                 raise TypeError(f"x: expected (T, B, D={self.input_size}) floats or (T, B) integers, got {describe(x)}")
             return label_array("x", x, (("T", None), ("B", None)), self.input_size)
         return self._check_array("x", x, ("T", None), ("B", None), ("D", self.input_size))
+
+    def _check_tape(self, tape: Tape) -> None:
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape: expected the Tape of this cell's forward pass, got {describe(tape)}")
+        (T, B), S, K, E = tape.x.shape[:2], len(self.state_names), len(self.gate_names), len(self.extra_names)
+        H, x = self.hidden_size, (T, B, self.input_size)[: tape.x.ndim]  # integers have no axis D
+        for name, shape in {"x": x, "states": (T + 1, S, B, H), "gates": (K, T, B, H), "extras": (E, T, B, H)}.items():
+            came = getattr(tape, name).shape
+            if came != shape:
+                raise ValueError(f"tape: expected {name} {shape} of this cell's forward pass, got {came}")
 
     def _check_array(self, name: str, value: object, *axes: tuple[str, int | None]) -> Array:
         return float_array(name, value, axes, self.dtype)
@@ -290,7 +311,7 @@ class Cell:
     def _project(self, x: Array) -> Array:
         """a[k] = x W_x[k] + b[k] for all T at once, (K, T, B, H); integers pick rows of W_x + b."""
         if x.ndim == 2:
-            return np.take(self.W_x + self.b, x, axis=1)
+            return np.take((self.W_x + self.b).astype(self.dtype, copy=False), x, axis=1)
         T, B, D = x.shape
         a = x.reshape(T * B, D) @ self.W_x
         a += self.b
@@ -300,7 +321,7 @@ class Cell:
         """dL/dW_x[k] = sum_t x_t^T d_a[k]_t; each integer's row is the sum over the places where it stood."""
         if x.ndim == 3:
             return outer_products(x, d_a)
-        grads = np.zeros_like(self.W_x)
+        grads = np.zeros(self.W_x.shape, d_a.dtype)
         for symbol in np.unique(x):
             grads[:, symbol] = d_a[:, x == symbol].sum(axis=1)
         return grads
