@@ -12,19 +12,11 @@ import numpy as np
 
 from rnnlab.cells.base import Cell, Gradients, Tape
 from rnnlab.files import write_atomically
-from rnnlab.ops import Array
-from rnnlab.validate import check_shape, positive_float, positive_int
+from rnnlab.ops import Array, norm
+from rnnlab.validate import check_shape, describe, positive_float, positive_int
 
 if TYPE_CHECKING:
     from rnnlab.trainer import Trainer
-
-
-def norm(a: Array, axis: tuple[int, ...]) -> Array:
-    """The Euclidean norm over `axis`, also where the squares of the entries leave the floats."""
-    size = np.abs(a)
-    largest = size.max(axis=axis, keepdims=True)
-    scaled = size / np.where(largest > 0, largest, 1)
-    return np.asarray(largest.squeeze(axis) * np.sqrt((scaled * scaled).sum(axis=axis)))
 
 
 def state_norms(cell: Cell, tape: Tape, grads: Gradients) -> dict[str, Array]:
@@ -125,6 +117,8 @@ class GradientNormLogger:
         self.every = positive_int("every", every)
         self.vanishing = None if vanishing is None else positive_float("vanishing", vanishing)
         self.exploding = None if exploding is None else positive_float("exploding", exploding)
+        if on_alarm is not None and not callable(on_alarm):
+            raise TypeError(f"on_alarm: expected a function of an Alarm or None, got {describe(on_alarm)}")
         self.on_alarm = on_alarm
         self.records: list[NormRecord] = []
 
@@ -214,13 +208,20 @@ class GradientNormLogger:
 
         Raises FileNotFoundError, or ValueError for a file that `save` did not write.
         """
-        with np.load(path) as file:
-            arrays = dict(file)
-        if not {"settings", "steps"} <= set(arrays):
-            raise ValueError(f"path: expected a file that GradientNormLogger.save wrote, got {str(path)!r}")
+        content = io.BytesIO(Path(path).read_bytes())
+        try:
+            logger = cls._from_arrays(dict(np.load(content)))
+        except Exception as error:  # a damaged zip file fails in more ways than anyone lists
+            message = f"path: expected a file that GradientNormLogger.save wrote, got {str(path)!r} ({error})"
+            raise ValueError(message) from error
+        logger.on_alarm = on_alarm
+        return logger
+
+    @classmethod
+    def _from_arrays(cls, arrays: dict[str, Array]) -> Self:
         every, *thresholds = arrays.pop("settings").tolist()
         vanishing, exploding = (None if np.isnan(t) else t for t in thresholds)
-        logger = cls(int(every), vanishing=vanishing, exploding=exploding, on_alarm=on_alarm)
+        logger = cls(int(every), vanishing=vanishing, exploding=exploding)
         steps = arrays.pop("steps").tolist()
         norms: list[dict[int, dict[str, Array]]] = [{} for _ in steps]
         params: list[dict[int, dict[str, float]]] = [{} for _ in steps]
@@ -228,6 +229,8 @@ class GradientNormLogger:
             kind, layer, name = key.split("/", 2)
             if kind == "states":
                 lengths = arrays[f"lengths/{layer}/{name}"]
+                if lengths.sum() != len(values):
+                    raise ValueError(f"{key} has {len(values)} entries instead of {lengths.sum()}")
                 for n, row in enumerate(np.split(values, lengths.cumsum()[:-1])):
                     if lengths[n]:
                         norms[n].setdefault(int(layer), {})[name] = row

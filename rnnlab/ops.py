@@ -43,3 +43,11 @@ def log_softmax(x: Array) -> Array:
 def softmax(x: Array) -> Array:
     """exp(x) / sum(exp(x)) over the last axis: probabilities that add to 1."""
     return np.exp(log_softmax(x))
+
+
+def norm(a: Array, axis: tuple[int, ...]) -> Array:
+    """The Euclidean norm over `axis`, also where the squares of the entries leave the floats."""
+    size = np.abs(a)
+    largest = size.max(axis=axis, keepdims=True, initial=0)
+    scaled = size / np.where(largest > 0, largest, 1)
+    return np.asarray(largest.squeeze(axis) * np.sqrt((scaled * scaled).sum(axis=axis)))

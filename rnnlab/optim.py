@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from rnnlab.ops import Array
+from rnnlab.ops import Array, norm
 from rnnlab.validate import check_finite, check_params, describe, positive_float, positive_int
 
 Rate = float | Callable[[int], float]
+SMALLEST_SQUARE = 1e-30  # a sum of float32 squares below it has lost some of them
 
 
 class Optimizer:
@@ -28,24 +29,33 @@ class Optimizer:
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Update every parameter in place. Raises TypeError or ValueError for names, shapes or numbers that do
         not fit, FloatingPointError for an update that is not finite; nothing has changed then."""
-        check_params(grads, params)
+        check_params(params, params)
+        check_params(grads, params, "grads")
+        if not params:
+            raise ValueError("params: expected at least one parameter, got none")
         for name, grad in grads.items():
             if grad.dtype.kind == "c" and params[name].dtype.kind != "c":
                 raise TypeError(f"grads[{name!r}]: expected real floats like the parameter, got {describe(grad)}")
             check_finite(f"grads[{name!r}]", grad)
+            if not params[name].flags.writeable:
+                raise ValueError(f"params[{name!r}]: expected an array that can be written to, got a read-only one")
         flat = np.concatenate([grads[name].ravel() for name in params])
         if self.memory and self.memory[0].shape != flat.shape:
             raise ValueError(f"params: expected {self.memory[0].size} numbers, as in earlier steps, got {flat.size}")
         rate = positive_float("lr", self.lr(self.steps), zero=True) if callable(self.lr) else self.lr
         with np.errstate(over="ignore", invalid="ignore"):  # reported here
             change, memory = self.update(flat, self.memory or self.start(flat), rate, self.steps + 1)
-        if not all(np.isfinite(a).all() for a in (change, *memory)):
+            weights = np.concatenate([p.ravel() for p in params.values()])
+            weights -= change
+        if not all(np.isfinite(a).all() for a in (weights, *memory)):
+            for name, p in params.items():
+                check_finite(f"params[{name!r}]", p)
             raise FloatingPointError(
-                f"grads: step {self.steps} overflows, with gradients up to {np.abs(flat).max():.3g}"
+                f"grads: step {self.steps} overflows, with gradients up to {np.abs(flat).max():.3g}: not finite"
             )
         self.steps, self.memory, start = self.steps + 1, memory, 0
         for p in params.values():
-            p -= change[start : start + p.size].reshape(p.shape)
+            p[...] = weights[start : start + p.size].reshape(p.shape)
             start += p.size
 
     def start(self, grad: Array) -> tuple[Array, ...]:
@@ -108,8 +118,12 @@ def linear_decay(lr: float, steps: int) -> Callable[[int], float]:
 
 
 def global_norm(arrays: Mapping[str, Array]) -> float:
-    """sqrt of the sum of squares of all entries of all arrays."""
-    return float(np.sqrt(sum(float(np.vdot(g, g).real) for g in arrays.values())))
+    """sqrt of the sum of squares of all entries of all arrays, also where the squares leave the floats."""
+    squares = sum(float(np.vdot(g, g).real) for g in arrays.values())
+    if SMALLEST_SQUARE < squares < np.inf:
+        return float(np.sqrt(squares))
+    with np.errstate(invalid="ignore"):  # infinite entries make it NaN
+        return float(norm(np.array([norm(g.ravel(), (0,)) for g in arrays.values()], float), (0,)))
 
 
 def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[dict[str, Array], float]:
@@ -119,10 +133,9 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[di
     max_norm that is not above 0, FloatingPointError where the norm is not finite.
     """
     max_norm = positive_float("max_norm", max_norm)
-    if not isinstance(grads, Mapping):
-        raise TypeError(f"grads: expected a dict of arrays, got {describe(grads)}")
-    norm = global_norm(grads)
-    if not np.isfinite(norm):
-        raise FloatingPointError(f"grads: expected a finite global norm, got {norm}")
-    scale = min(1.0, max_norm / norm) if norm else 1.0
-    return {name: g if scale == 1 else g * g.real.dtype.type(scale) for name, g in grads.items()}, norm
+    check_params(grads, grads, "grads")
+    before = global_norm(grads)
+    if not np.isfinite(before):
+        raise FloatingPointError(f"grads: expected a finite global norm, got {before}")
+    scale = min(1.0, max_norm / before) if before else 1.0
+    return {name: g if scale == 1 else g * g.real.dtype.type(scale) for name, g in grads.items()}, before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -216,3 +217,43 @@ def test_blocks_of_a_parameter_that_is_not_gated_stay_whole() -> None:
         "p": pytest.approx(np.sqrt(12)),
         "q": pytest.approx(4),
     }
+
+
+def test_every_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "norms.npz"
+    trained_logger().save(path)
+    whole = path.read_bytes()
+    with np.load(path) as file:
+        arrays = dict(file)
+    damaged = [b"", b"no archive", whole[: len(whole) // 2], whole[:-1]]
+    for member in ZipFile(path).infolist():
+        header = whole[member.header_offset :][:30]
+        start = (
+            member.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:], "little")
+        )
+        flipped = range(start, start + member.compress_size, 7)  # bytes of the numbers
+        damaged += [whole[:n] + bytes([whole[n] ^ 255]) + whole[n + 1 :] for n in flipped]
+    for content in damaged:
+        path.write_bytes(content)
+        with refuses(ValueError, "path"):
+            rl.GradientNormLogger.load(path)
+    for wrong in (
+        {"settings": np.ones(1)},
+        {"steps": np.ones((2, 2))},
+        {"states/0/h": np.ones(3)},
+        {"lengths/0/h": np.ones(1, int)},
+        {"params/0/b": np.ones(99)},
+        {"strange": np.ones(3)},
+    ):
+        np.savez(path, **(arrays | wrong))  # type: ignore[arg-type]
+        with refuses(ValueError, "path"):
+            rl.GradientNormLogger.load(path)
+    np.save(tmp_path / "array.npy", np.ones(3))
+    with refuses(ValueError, "path"):
+        rl.GradientNormLogger.load(tmp_path / "array.npy")
+
+
+def test_an_alarm_needs_a_function() -> None:
+    number: Any = 3
+    with refuses(TypeError, "on_alarm"):
+        rl.GradientNormLogger(on_alarm=number)

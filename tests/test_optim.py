@@ -146,11 +146,11 @@ def test_a_refused_step_changes_nothing(make: Any) -> None:
         (ValueError, "grads['b']", good | {"b": np.array([np.nan])}),
         (ValueError, "grads['b']", good | {"b": np.array([np.inf])}),
         (TypeError, "grads['b']", good | {"b": np.array([1j])}),
-        (TypeError, "params['b']", good | {"b": np.array([1])}),
-        (TypeError, "params['b']", good | {"b": 0.3}),
-        (ValueError, "params['b']", good | {"b": np.array([0.3, 0.3])}),
-        (ValueError, "params", {"w": good["w"]}),
-        (ValueError, "params", good | {"c": np.array([0.3])}),
+        (TypeError, "grads['b']", good | {"b": np.array([1])}),
+        (TypeError, "grads['b']", good | {"b": 0.3}),
+        (ValueError, "grads['b']", good | {"b": np.array([0.3, 0.3])}),
+        (ValueError, "grads", {"w": good["w"]}),
+        (ValueError, "grads", good | {"c": np.array([0.3])}),
     ]
     for error, name, grads in bad:
         params = {"w": w.copy(), "b": b.copy()}
@@ -197,8 +197,9 @@ BAD: list[tuple[Any, type[Exception], str, dict[str, Any]]] = [
     (rl.clip_by_global_norm, ValueError, "max_norm", {"grads": {}, "max_norm": 0}),
     (rl.clip_by_global_norm, TypeError, "max_norm", {"grads": {}, "max_norm": "1"}),
     (rl.clip_by_global_norm, TypeError, "grads", {"grads": [np.ones(2)], "max_norm": 1}),
+    (rl.clip_by_global_norm, TypeError, "grads['w']", {"grads": {"w": np.array([-1, 2])}, "max_norm": 1}),
     (rl.clip_by_global_norm, FloatingPointError, "grads", {"grads": {"w": np.array([np.nan])}, "max_norm": 1}),
-    (rl.clip_by_global_norm, FloatingPointError, "grads", {"grads": {"w": np.array([1e200])}, "max_norm": 1}),
+    (rl.clip_by_global_norm, FloatingPointError, "grads", {"grads": {"w": np.array([np.inf])}, "max_norm": 1}),
 ]
 
 
@@ -236,6 +237,45 @@ def test_clipping_keeps_float32() -> None:
     clipped, norm = rl.clip_by_global_norm({"a": np.array([3.0, 4.0], np.float32)}, 1.0)
     assert clipped["a"].dtype == np.float32
     assert isinstance(norm, float)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 1e-25), (np.float32, 1e25), (float, 1e-200), (float, 1e200)])
+def test_clipping_measures_what_no_square_can_hold(dtype: type, size: float) -> None:
+    grads = {"a": np.full((2, 1), 3 * size, dtype), "b": np.array([], dtype), "c": np.zeros(2, dtype)}
+    grads["d"] = np.full(2, 4 * size, dtype)
+    clipped, norm = rl.clip_by_global_norm(grads, size)
+    assert norm == pytest.approx(math.sqrt(50) * size, rel=1e-6)
+    np.testing.assert_allclose(clipped["d"], np.full(2, 4 * size / math.sqrt(50)), rtol=1e-6)
+
+
+@each_optimizer
+def test_parameters_that_cannot_be_updated_leave_everything_as_it_was(make: Any) -> None:
+    locked = np.ones(2)
+    locked.flags.writeable = False
+    bad: list[tuple[type[Exception], str, Any]] = [
+        (ValueError, "params['b']", {"a": np.ones(2), "b": locked}),
+        (TypeError, "params['b']", {"a": np.ones(2), "b": np.ones(2, int)}),
+        (ValueError, "params['b']", {"a": np.ones(2), "b": np.full(2, np.nan)}),
+        (TypeError, "params", [np.ones(2)]),
+    ]
+    for error, name, params in bad:
+        optimizer = make()
+        with refuses(error, name):
+            optimizer.step(params, {"a": np.ones(2), "b": np.ones(2)})
+        assert optimizer.steps == 0
+        assert optimizer.memory == ()
+        np.testing.assert_array_equal(params["a"] if isinstance(params, dict) else params[0], np.ones(2))
+    with refuses(ValueError, "params"):
+        make().step({}, {})
+
+
+@pytest.mark.parametrize("grad", [np.full(2, -3e38, np.float32), np.full(2, -1e300)])
+def test_a_parameter_that_overflows_is_refused_whole(grad: Any) -> None:
+    params, optimizer = {"a": np.ones(1, np.float32), "w": np.full(2, 3e38, np.float32)}, rl.SGD(1.0)
+    with pytest.raises(FloatingPointError, match="grads: step 0 overflows"):
+        optimizer.step(params, {"a": np.ones(1, np.float32), "w": grad})
+    assert optimizer.steps == 0
+    np.testing.assert_array_equal(params["a"], np.ones(1))
 
 
 @each_optimizer

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.gradnorm import norm
 from rnnlab.lab.steps import fold_time, outside_gradients, rows_to_unfolded, step_back, unfolded_to_rows
-from rnnlab.ops import Array
+from rnnlab.ops import Array, norm
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from html import escape
 import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.gradnorm import norm
 from rnnlab.lab.steps import fold_time, step_back
 from rnnlab.model import Batch, SequenceModel, State
-from rnnlab.ops import Array
+from rnnlab.ops import Array, norm
 from rnnlab.validate import describe, float_array, positive_float
 
 
