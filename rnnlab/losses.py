@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnlab.ops import Array, log_softmax
-from rnnlab.validate import check_shape, describe, float_array, label_array
+from rnnlab.validate import check_shape, describe, float_array, label_array, to_array
 
 
 def mask_array(mask: object, shape: tuple[int, ...]) -> Array:
@@ -18,7 +18,7 @@ def mask_array(mask: object, shape: tuple[int, ...]) -> Array:
     """
     if mask is None:
         return np.ones(shape, bool)
-    array = np.asarray(mask)
+    array = to_array("mask", mask)
     if array.dtype != bool and not (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all()):
         raise TypeError(f"mask: expected booleans (or zeros and ones), got {describe(mask)}")
     check_shape("mask", array, [("TB"[n] if len(shape) == 2 else f"axis {n}", m) for n, m in enumerate(shape)])
@@ -40,7 +40,7 @@ def softmax_cross_entropy(prediction: Array, target: Array, mask: Array | None =
     prediction = _prediction(prediction)
     *lead, classes = prediction.shape
     keep = mask_array(mask, tuple(lead))
-    target = np.asarray(target)
+    target = to_array("target", target)
     if target.dtype.kind in "iu" and target.shape == keep.shape:
         target = np.where(keep, target, 0)
     target = label_array("target", target, _axes(keep.shape), classes)
@@ -48,7 +48,7 @@ def softmax_cross_entropy(prediction: Array, target: Array, mask: Array | None =
         log_p = log_softmax(prediction)
     index = target[..., None].astype(np.intp)
     picked = np.take_along_axis(log_p, index, axis=-1)[..., 0]
-    count = keep.sum()
+    count = int(keep.sum())
     d = np.exp(log_p)
     np.put_along_axis(d, index, 0, axis=-1)  # p - 1 is minus the others' sum, which no rounding near p = 1 erases
     np.put_along_axis(d, index, -d.sum(axis=-1, keepdims=True), axis=-1)
@@ -68,7 +68,7 @@ def mean_squared_error(prediction: Array, target: Array, mask: Array | None = No
     prediction = _prediction(prediction)
     keep = mask_array(mask, prediction.shape[:-1])
     target = float_array("target", target, _axes(prediction.shape), prediction.dtype)
-    count = keep.sum() * prediction.shape[-1]
+    count = int(keep.sum()) * prediction.shape[-1]
     with np.errstate(over="ignore"):  # reported below
         error = np.where(keep[..., None], prediction - target, 0)
         loss = (error**2).sum() / count
@@ -87,7 +87,7 @@ def _axes(shape: tuple[int, ...]) -> list[tuple[str, int | None]]:
 
 
 def _prediction(prediction: Array) -> Array:
-    array = np.asarray(prediction)
+    array = to_array("prediction", prediction)
     if array.ndim < 2:
         raise ValueError(f"prediction: expected shape (T, B, O) or (..., O), got {array.shape}")
     return float_array("prediction", array, _axes(array.shape), array.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from rnnlab.cells.base import Cell, Gradients, Tape
 from rnnlab.losses import mask_array
 from rnnlab.ops import Array
 from rnnlab.readout import Dense
-from rnnlab.validate import check_params, describe, float_dtype
+from rnnlab.validate import check_params, describe, float_dtype, to_array
 
 Loss = Callable[[Array, Array, Array | None], tuple[Any, Array]]
 State = Sequence[Array | None]  # one (S, B, H) array for each layer
@@ -57,10 +57,14 @@ class SequenceModel:
     """
 
     def __init__(self, cells: Cell | Sequence[Cell], readout: Dense, loss: Loss) -> None:
-        self.cells = (cells,) if isinstance(cells, Cell) else tuple(cells or ())
+        self.cells = (cells,) if isinstance(cells, Cell) else tuple(cells) if isinstance(cells, Iterable) else ()
         self.readout, self.loss = readout, loss
         if not self.cells or not all(isinstance(cell, Cell) for cell in self.cells):
             raise TypeError(f"cells: expected a Cell or a sequence of them, got {describe(cells)}")
+        if len(set(map(id, self.cells))) < len(self.cells):
+            raise ValueError(
+                "cells: expected a cell of its own for each layer, got one twice (`with_params` copies it)"
+            )
         if not isinstance(readout, Dense):
             raise TypeError(f"readout: expected a Dense, got {describe(readout)}")
         if not callable(loss):
@@ -102,7 +106,7 @@ class SequenceModel:
         Only a few steps are recorded at a time, so memory grows with T by the outputs alone.
         Raises as `Cell.forward`.
         """
-        x = np.asarray(x)
+        x = to_array("x", x)
         outputs = []
         for start in range(0, max(len(x) if x.ndim else 0, 1), PREDICT_CHUNK):
             tapes = self._forward(x[start : start + PREDICT_CHUNK] if x.ndim else x, state)
@@ -143,7 +147,7 @@ class SequenceModel:
         tapes = self._forward(batch.x, state)
         h = tapes[-1].h
         mask = mask_array(batch.mask, h.shape[:2])
-        y = np.asarray(batch.y)
+        y = to_array("y", batch.y)
         if y.shape[:2] != h.shape[:2]:
             raise ValueError(
                 f"y: expected shape {h.shape[:2]} or {(*h.shape[:2], self.readout.output_size)}, got {y.shape}"
@@ -154,6 +158,8 @@ class SequenceModel:
         return loss, d_y, kept, tapes
 
     def _forward(self, x: Array, state: State | None) -> tuple[Tape, ...]:
+        if state is not None and not isinstance(state, Sequence | np.ndarray):
+            raise TypeError(f"state: expected one array for each of {len(self.cells)} layers, got {describe(state)}")
         states = (None,) * len(self.cells) if state is None else tuple(state)
         if len(states) != len(self.cells):
             raise ValueError(f"state: expected one array for each of {len(self.cells)} layers, got {len(states)}")

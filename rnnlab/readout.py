@@ -10,7 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnlab.ops import Array
-from rnnlab.validate import check_params, check_shape, float_dtype, generator, positive_int
+from rnnlab.validate import (
+    Axis,
+    check_finite,
+    check_params,
+    float_array,
+    float_dtype,
+    generator,
+    positive_int,
+    to_array,
+)
 
 
 class Dense:
@@ -52,13 +61,29 @@ class Dense:
         return twin
 
     def forward(self, h: Array) -> Array:
-        """y = h W + b for h (..., H). Raises ValueError for another last axis."""
-        if h.ndim == 0 or h.shape[-1] != self.input_size:
-            raise ValueError(f"h: expected shape (..., H={self.input_size}), got {h.shape}")
-        return np.asarray(h @ self.params["W"] + self.params["b"])
+        """y = h W + b for h (..., H). Raises TypeError or ValueError for what is not that, FloatingPointError
+        where y is not finite."""
+        h = self._check("h", h, to_array("h", h).shape[:-1], ("H", self.input_size))
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below
+            y = h @ self.params["W"] + self.params["b"]
+        if not np.isfinite(y).all():
+            for name, p in self.params.items():
+                check_finite(f"params[{name!r}]", p)
+            raise FloatingPointError("Dense: y is not finite")
+        return np.asarray(y)
 
     def backward(self, h: Array, d_y: Array) -> tuple[dict[str, Array], Array]:
-        """(gradients like `params`, dL/dh) from the h of the forward pass and dL/dy (..., O)."""
-        check_shape("d_y", d_y, [(f"axis {n}", m) for n, m in enumerate((*h.shape[:-1], self.output_size))])
+        """(gradients like `params`, dL/dh) from the h of the forward pass and dL/dy (..., O); raises as `forward`."""
+        h = self._check("h", h, to_array("h", h).shape[:-1], ("H", self.input_size))
+        d_y = self._check("d_y", d_y, h.shape[:-1], ("O", self.output_size))
         rows, d_rows = h.reshape(-1, self.input_size), d_y.reshape(-1, self.output_size)
-        return {"W": rows.T @ d_rows, "b": d_rows.sum(axis=0, keepdims=True)}, d_y @ self.params["W"].T
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below
+            grads = {"W": rows.T @ d_rows, "b": d_rows.sum(axis=0, keepdims=True)}
+            d_h = d_y @ self.params["W"].T
+        for name, grad in (grads | {"h": d_h}).items():
+            if not np.isfinite(grad).all():
+                raise FloatingPointError(f"Dense: dL/d{name} is not finite")
+        return grads, d_h
+
+    def _check(self, name: str, value: object, lead: tuple[int, ...], last: Axis) -> Array:
+        return float_array(name, value, [*((f"axis {n}", m) for n, m in enumerate(lead)), last], self.dtype)

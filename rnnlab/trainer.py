@@ -57,7 +57,9 @@ class Trainer:
             raise TypeError(f"optimizer: expected an Optimizer such as SGD or Adam, got {describe(optimizer)}")
         self.model, self.optimizer = model, optimizer
         self.clip_norm = None if clip_norm is None else positive_float("clip_norm", clip_norm)
-        self.callbacks, self.carry_state = tuple(callbacks), carry_state
+        if not isinstance(callbacks, Iterable) or not all(map(callable, callbacks := tuple(callbacks))):
+            raise TypeError(f"callbacks: expected functions of the trainer, got {describe(callbacks)}")
+        self.callbacks, self.carry_state = callbacks, carry_state
         self.history, self.step = History(), 0
         self.state: tuple[Array, ...] | None = None
         self.last: LossAndGrads | None = None
@@ -71,6 +73,8 @@ class Trainer:
         the parameters are then those of the last complete step.
         """
         steps = positive_int("steps", steps)
+        if not isinstance(batches, Iterable):
+            raise TypeError(f"batches: expected a task or an iterable of Batch, got {describe(batches)}")
         source = batches.stream(self.step) if isinstance(batches, BatchStream) else iter(batches)
         done = 0
         with one_blas_thread():

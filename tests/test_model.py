@@ -306,3 +306,33 @@ def test_mean_loss_is_the_loss_of_loss_and_grads() -> None:
 def test_floats_without_a_time_axis_are_told_both_forms_of_input() -> None:
     with pytest.raises(TypeError, match=r"^x: expected \(T, B, D=3\) floats or \(T, B\) integers, got"):
         rl.LSTMCell(3, 4, rng=0).forward(np.zeros((5, 3)))
+
+
+def test_a_layer_has_a_cell_of_its_own() -> None:
+    """One cell in two layers would be updated twice, with half of its gradient each time."""
+    cell = rl.RNNCell(4, 4, rng=0)
+    with refuses(ValueError, "cells"):
+        rl.SequenceModel([cell, cell], rl.Dense(4, 2, rng=0), rl.mean_squared_error)
+    rl.SequenceModel([cell, cell.with_params(cell.params)], rl.Dense(4, 2, rng=0), rl.mean_squared_error)
+
+
+def test_numbers_are_neither_cells_nor_states() -> None:
+    number: Any = 3
+    with refuses(TypeError, "cells"):
+        rl.SequenceModel(number, rl.Dense(4, 2, rng=0), rl.mean_squared_error)
+    with refuses(TypeError, "state"):
+        stack().predict(X, number)
+    ragged: Any = [[1.0], [1.0, 2.0]]
+    with refuses(ValueError, "x"):
+        stack().predict(ragged)
+    for name, batch in (("y", rl.Batch(X, ragged)), ("mask", rl.Batch(X, Y, ragged))):
+        with refuses(ValueError, name):
+            stack().mean_loss(batch)
+
+
+def test_outputs_that_overflow_are_an_error_without_a_warning() -> None:
+    model = stack()
+    model.readout.params["W"][...] = 1.7e308
+    model.readout.params["b"][...] = 1.7e308
+    with pytest.raises(FloatingPointError, match=r"Dense: y is not finite$"):
+        model.predict(X, states_for(model, 3))

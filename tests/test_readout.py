@@ -80,3 +80,33 @@ def test_what_does_not_fit_is_refused() -> None:
     for error, name, arguments in bad:
         with refuses(error, name):
             rl.Dense(**{"input_size": 3, "output_size": 2} | arguments)
+
+
+def test_what_is_no_finite_array_is_refused() -> None:
+    dense, h, d_y = case()
+    bad: list[tuple[type[Exception], Any]] = [
+        (TypeError, None),
+        (TypeError, np.ones(h.shape, int)),
+        (ValueError, np.full(h.shape, np.nan)),
+        (ValueError, np.array(1.0)),
+        (ValueError, [[1.0], [1.0, 2.0]]),
+    ]
+    for error, value in bad:
+        with refuses(error, "h"):
+            dense.forward(value)
+        with refuses(error, "h"):
+            dense.backward(value, d_y)
+        with refuses(error, "d_y"):
+            dense.backward(h, value)
+    dense.params["W"][0, 0] = np.nan
+    with refuses(ValueError, "params['W']"):
+        dense.forward(h)
+
+
+def test_an_overflow_is_an_error_without_a_warning() -> None:
+    dense = rl.Dense(2, 1, rng=0).with_params({"W": np.full((2, 1), 1e300), "b": np.zeros((1, 1))})
+    with pytest.raises(FloatingPointError, match=r"Dense: y is not finite$"):
+        dense.forward(np.full((1, 1, 2), 1e10))
+    for name, h, d_y in (("W", 1e200, 1e200), ("h", 1.0, 1e10)):
+        with pytest.raises(FloatingPointError, match=rf"Dense: dL/d{name} is not finite$"):
+            dense.backward(np.full((1, 1, 2), h), np.full((1, 1, 1), d_y))

@@ -267,6 +267,17 @@ def test_float32_stays_float32(make: Any) -> None:
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
 
 
+def test_numbers_are_neither_batches_nor_callbacks() -> None:
+    model, task = adder()
+    number: Any = 3
+    for callbacks in (number, [number]):
+        with refuses(TypeError, "callbacks"):
+            rl.Trainer(model, rl.SGD(0.1), callbacks=callbacks)
+    for batches in (number, task.batch(0)):
+        with refuses(TypeError, "batches"):
+            rl.Trainer(model, rl.SGD(0.1)).fit(batches, 1)
+
+
 def test_progress_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tqdm", reason="progress bars need the extra 'lesson'")
     model, task = adder()
