@@ -27,7 +27,7 @@ class BatchStream(ABC):
 
     def stream(self, start: int = 0) -> Iterator[Batch]:
         """Batches start, start + 1, ... without end."""
-        return map(self.batch, count(start))
+        return map(self.batch, count(positive_int("start", start, 0)))
 
     def __iter__(self) -> Iterator[Batch]:
         return self.stream()
@@ -62,6 +62,7 @@ class Task(BatchStream):
 
     def score(self, model: SequenceModel, size: int = 500) -> float:
         """On the evaluation batch: mean squared error (adding), or the share of right answers (the others)."""
+        _check_model(model)
         batch = self.evaluation(size)
         outputs = model.predict(batch.x)[0][-1]  # both kinds of answer stand at the last step
         if self.loss is mean_squared_error:
@@ -71,6 +72,11 @@ class Task(BatchStream):
     def solved(self, score: float) -> bool:
         """Whether this score counts as solved: an error below, or a share of at least, `solved_at`."""
         return score < self.solved_at if self.loss is mean_squared_error else score >= self.solved_at
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, SequenceModel):
+        raise TypeError(f"model: expected a SequenceModel, got {describe(model)}")
 
 
 def adding(T: int, batch_size: int = 32, seed: int = 0) -> Task:
@@ -198,7 +204,7 @@ class CharText(BatchStream):
         unknown = set(text) - set(self.characters)
         if unknown:
             raise ValueError(f"text: expected characters of the alphabet only, got {''.join(sorted(unknown))!r}")
-        return np.array([self.characters.index(c) for c in text], int)
+        return numbers_of(text, self.characters)
 
     def decode(self, numbers: Array) -> str:
         """The text of these numbers, (T,)."""
@@ -207,9 +213,15 @@ class CharText(BatchStream):
 
     def bits_per_character(self, model: SequenceModel) -> float:
         """Mean of -log2 p(next character) over the test text, read once from a zero state."""
+        self._check_model(model)
         outputs, _ = model.predict(self.test[:-1, None])
         loss, _ = softmax_cross_entropy(outputs, self.test[1:, None])
         return float(loss / np.log(2))
+
+    def _check_model(self, model: SequenceModel) -> None:
+        _check_model(model)
+        if (model.cells[0].input_size, model.readout.output_size) != (self.size, self.size):
+            raise ValueError(f"model: expected {self.size} inputs and outputs, one a character, got {model}")
 
     def sample(
         self,
@@ -221,17 +233,26 @@ class CharText(BatchStream):
         temperature: float = 1.0,
     ) -> str:
         """`length` characters that the model writes after the prompt, drawn from softmax(outputs / temperature)."""
-        temperature = positive_float("temperature", temperature)
+        temperature, length = positive_float("temperature", temperature), positive_int("length", length)
         rng = generator(rng)
-        if not prompt:
-            raise ValueError(f"prompt: expected at least one character, got {prompt!r}")
+        self._check_model(model)
+        if not isinstance(prompt, str) or not prompt:
+            raise ValueError(f"prompt: expected a text of at least one character, got {describe(prompt)}")
         x, state, written = self.encode(prompt)[:, None], None, []
-        for _ in range(positive_int("length", length)):
+        for _ in range(length):
             outputs, state = model.predict(x, state)
-            logits = outputs[-1, 0].astype(float) / temperature
+            logits = outputs[-1, 0].astype(float)
+            with np.errstate(over="ignore"):  # -infinity, which is never drawn
+                logits = (logits - logits.max()) / temperature
             written.append(int(np.argmax(logits + rng.gumbel(size=self.size))))  # the Gumbel-max draw from softmax
             x = np.array([[written[-1]]])
         return self.decode(np.array(written))
+
+
+def numbers_of(text: str, characters: str) -> Array:
+    """Where each character stands in the alphabet, (T,)."""
+    place = {c: n for n, c in enumerate(characters)}
+    return np.array([place[c] for c in text], int)
 
 
 def char_text(
@@ -252,13 +273,14 @@ def char_text(
     T, batch_size = positive_int("T", T), positive_int("batch_size", batch_size)
     if not 0 < positive_float("test_share", test_share) < 1:
         raise ValueError(f"test_share: expected a number between 0 and 1, got {test_share}")
-    characters, numbers = np.unique(np.array(list(text)), return_inverse=True)
+    characters = "".join(sorted(set(text)))
+    numbers = numbers_of(text, characters)
     split = len(text) - round(len(text) * test_share)
     if split < max(batch_size, T + 1) or len(text) - split < 2:
         raise ValueError(
             f"text: expected more than {max(batch_size, T + 1)} characters to train on, got {len(text)} in all"
         )
-    return CharText("".join(characters), numbers[:split], numbers[split:], T, batch_size)
+    return CharText(characters, numbers[:split], numbers[split:], T, batch_size)
 
 
 def ngram_bits(train: Array, test: Array, n: int) -> float:
@@ -270,8 +292,8 @@ def ngram_bits(train: Array, test: Array, n: int) -> float:
     from the uniform distribution over all characters upwards; what a network has to beat.
     """
     n = positive_int("n", n)
-    for name, numbers in (("train", train), ("test", test)):
-        label_array(name, numbers, (("N", None),), np.iinfo(np.int64).max)
+    train = label_array("train", train, (("N", None),), np.iinfo(np.int64).max).astype(np.int64)
+    test = label_array("test", test, (("N", None),), np.iinfo(np.int64).max).astype(np.int64)
     size = int(max(train.max(), test.max())) + 1
     if n > len(train) or size**n > np.iinfo(np.int64).max:
         raise ValueError(f"n: expected {size}^n to fit into 64 bits and n characters to train on, got {n}")

@@ -419,3 +419,49 @@ def test_bad_ngram_arguments_are_refused() -> None:
     for error, name, arguments in bad:
         with refuses(error, name):
             tasks.ngram_bits(*arguments)
+
+
+def test_every_character_counts_the_one_of_number_0_too() -> None:
+    text = "ab\0c" * 50
+    task = tasks.char_text(text, T=5, batch_size=2)
+    assert task.characters == "\0abc"
+    assert task.decode(task.train) + task.decode(task.test) == text
+    np.testing.assert_array_equal(task.encode("c\0"), [3, 0])
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-310, 5e-324])
+def test_the_lowest_temperatures_take_the_likeliest(temperature: float) -> None:
+    task = tasks.char_text("abcd" * 50, T=4, batch_size=2)
+    readout = rl.Dense(2, 4, rng=0).with_params({"W": np.zeros((2, 4)), "b": np.array([[1.0, 3.0, 2.0, 0.5]])})
+    model = rl.SequenceModel(rl.RNNCell(4, 2, rng=0), readout, rl.softmax_cross_entropy)
+    assert task.sample(model, 5, 0, prompt="a", temperature=temperature) == "bbbbb"
+
+
+def test_models_that_do_not_fit_are_refused() -> None:
+    task = tasks.char_text(ALPHABET_TEXT, T=7, batch_size=4)
+    cell = rl.RNNCell(task.size, 3, rng=0)
+    narrow: Any = rl.SequenceModel(cell, rl.Dense(3, 1, rng=0), rl.softmax_cross_entropy)
+    for error, model in ((ValueError, narrow), (TypeError, cell)):
+        with refuses(error, "model"):
+            task.sample(model, 3, 0, prompt="a")
+        with refuses(error, "model"):
+            task.bits_per_character(model)
+    no_model: Any = cell
+    with refuses(TypeError, "model"):
+        tasks.adding(5).score(no_model)
+    no_text: Any = 5
+    with refuses(ValueError, "prompt"):
+        task.sample(character_model(task), 3, 0, prompt=no_text)
+    with refuses(ValueError, "start"):
+        task.stream(-1)
+
+
+@pytest.mark.parametrize("kind", [list, lambda a: a.astype(np.uint8), lambda a: a.astype(np.uint64)])
+def test_ngram_bits_read_any_integers(kind: Any) -> None:
+    rng = np.random.default_rng(0)
+    train, test = rng.integers(0, 5, 200), rng.integers(0, 5, 50)
+    assert tasks.ngram_bits(kind(train), kind(test), 3) == tasks.ngram_bits(train, test, 3)
+    far = 2**57  # beyond what a float tells apart
+    assert tasks.ngram_bits(far + train.astype(np.uint64), far + test.astype(np.uint64), 1) == tasks.ngram_bits(
+        far + train, far + test, 1
+    )
