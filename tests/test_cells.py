@@ -502,3 +502,11 @@ def test_rows_of_different_lengths_are_named() -> None:
             cell.forward(*arguments)
     with refuses(TypeError, "params"):
         cell.with_params(ragged)
+
+
+def test_a_cell_without_gate_names_is_refused() -> None:
+    class Nameless(rl.Cell):
+        """A learner's first attempt."""
+
+    with refuses(TypeError, "Nameless"):
+        Nameless(2, 3, rng=0)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -509,7 +510,14 @@ def test_the_command_line_runs_keeps_and_finds_again(tmp_path: Path) -> None:
 def test_an_interrupt_keeps_what_was_finished(interrupt: Callable[[int, int], None], tmp_path: Path) -> None:
     arguments = ["movie", "--seeds", "2", "--steps", "10", "--jobs", "2", "--quiet"]
     line = [sys.executable, "-m", "rnnlab.experiments", *arguments]
-    process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        line,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a background job would ignore it
+    )
     runs = tmp_path / "results" / "runs"
     while process.poll() is None and len(list(runs.glob("*.json"))) < 2:
         time.sleep(0.02)

@@ -109,6 +109,8 @@ class Cell:
         input_init: str | Initializer = "uniform",
         recurrent_init: str | Initializer = "uniform",
     ) -> None:
+        if not self.gate_names:
+            raise TypeError(f"{type(self).__name__}: expected gate_names, the names of its gates, got none")
         K = len(self.gate_names)
         D = self.input_size = positive_int("input_size", input_size)
         H = self.hidden_size = positive_int("hidden_size", hidden_size)

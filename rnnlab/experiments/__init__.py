@@ -1,11 +1,11 @@
 """Experiments that tell plain from gated memory, each a function that returns a table and a picture.
 
     from rnnlab import experiments
-    result = experiments.adding(seeds=5, runner=experiments.Runner("results", jobs=2, progress=True))
+    result = experiments.adding(seeds=5, runner=experiments.Runner("results", progress=True))
     print(result)
     result.plot()
 
-or, from a shell, `python -m rnnlab.experiments adding --seeds 5 --jobs 2`.
+or, from a shell and in two processes, `python -m rnnlab.experiments adding --seeds 5 --jobs 2`.
 """
 
 from rnnlab.experiments.catalogue import (

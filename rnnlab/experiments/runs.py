@@ -15,7 +15,7 @@ from rnnlab import init, tasks
 from rnnlab.cells import Cell, Gradients, GRUCell, LSTMCell, RNNCell, Tape
 from rnnlab.gradnorm import state_norms
 from rnnlab.model import SequenceModel
-from rnnlab.ops import Array
+from rnnlab.ops import Array, norm
 from rnnlab.optim import SGD, Adam
 from rnnlab.readout import Dense
 from rnnlab.trainer import Trainer
@@ -194,7 +194,7 @@ def log_norms(cell: Cell, tape: Tape, grads: Gradients) -> dict[str, Array]:
     """
     norms = state_norms(cell, tape, grads)
     if "c" in norms:
-        norms |= {"delta c": norms["c"], "c": np.linalg.norm(grads.states[:, 1], axis=(1, 2))}
+        norms |= {"delta c": norms["c"], "c": norm(grads.states[:, 1], (1, 2))}
     tiny = np.finfo(np.float64).tiny
     return {name: np.log10(np.maximum(values, tiny)) for name, values in norms.items()}
 
