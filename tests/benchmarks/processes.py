@@ -7,11 +7,13 @@ import os
 import statistics
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+
+from rnnlab.trainer import one_blas_thread
 
 from . import models
 from .models import DTYPES, Shape, Work, import_torch, print_table, seconds
@@ -51,7 +53,8 @@ def measure_alone(library: str, quick: str, runs: str) -> None:
     """Print the median step of each cell, dtype and shape as JSON; runs in a process of its own."""
     step = getattr(models, f"{library}_step")
     shapes = step_shapes(quick == "quick")
-    print(json.dumps([median_step(step(*case), int(runs)) for case in cases(shapes)]))
+    with one_blas_thread() if library == "rnnlab" else nullcontext():  # as in `Trainer.fit`
+        print(json.dumps([median_step(step(*case), int(runs)) for case in cases(shapes)]))
 
 
 def step_shapes(quick: bool) -> tuple[Shape, ...]:
