@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.cells.base import Arrays, Cell, Tape, column_sums, outer_products
+from rnnlab.cells.base import Arrays, Tape, column_sums, outer_products
+from rnnlab.cells.lstm import _LSTM
 from rnnlab.ops import Array, sigmoid
 
 
-class FourGateLSTMCell(Cell):
+class FourGateLSTMCell(_LSTM):
     """The LSTM of the learn / forget / remember / use lessons, with STM = h, LTM = c, event = x:
 
         Learn     N = tanh(...)   i = sigmoid(...)          learned = i N
@@ -23,26 +24,15 @@ class FourGateLSTMCell(Cell):
     So what is learned at t is seen at t + 1. `forget_bias` and `input_bias` as in `LSTMCell`.
     """
 
-    gate_names = ("input", "forget", "candidate", "output")
-    state_names = ("h", "c")
     extra_names = ("kept", "use")
     W_u: Array
     b_u: Array
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        forget_bias: float | Array | None = None,
-        input_bias: float | Array | None = None,
-        **arguments: Any,
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, **arguments: Any) -> None:
         super().__init__(input_size, hidden_size, **arguments)
-        self.add_param("W_u", arguments.get("recurrent_init", "uniform"), (self.hidden_size, self.hidden_size))
-        self.add_param("b_u", "uniform", (1, self.hidden_size))
-        self.set_bias("forget", forget_bias, "forget_bias")
-        self.set_bias("input", input_bias, "input_bias")
+        H = self.hidden_size
+        self.add_param("W_u", arguments.get("recurrent_init", "uniform"), (H, H))
+        self.add_param("b_u", "uniform", (1, H))
 
     def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
         stm, ltm = prev

@@ -10,20 +10,11 @@ from rnnlab.cells.base import Arrays, Cell, Gradients, Tape
 from rnnlab.ops import Array, sigmoid
 
 
-class LSTMCell(Cell):
-    """Two states, three gates and a candidate; a gate k sees a_k = x_t W_x[k] + h_{t-1} W_h[k] + b[k]:
-
-        i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)        g = tanh(a_g)
-        c_t = f c_{t-1} + i g                                     h_t = o tanh(c_t)
-
-    `forget_bias` and `input_bias` set those gates' biases to a number or (H,) numbers: 1 is the usual
-    forget bias (Jozefowicz et al. 2015); `b = init.chrono(T, H)`, `forget_bias=b, input_bias=-b` makes
-    memories that last (Tallec & Ollivier 2018). Other arguments as in `Cell`.
-    """
+class _LSTM(Cell):
+    """What the LSTMs share: names and initial values."""
 
     gate_names = ("input", "forget", "candidate", "output")
     state_names = ("h", "c")
-    extra_names = ("tanh_c",)
 
     def __init__(
         self,
@@ -37,6 +28,20 @@ class LSTMCell(Cell):
         super().__init__(input_size, hidden_size, **arguments)
         self.set_bias("forget", forget_bias, "forget_bias")
         self.set_bias("input", input_bias, "input_bias")
+
+
+class LSTMCell(_LSTM):
+    """Two states, three gates and a candidate; a gate k sees a_k = x_t W_x[k] + h_{t-1} W_h[k] + b[k]:
+
+        i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)        g = tanh(a_g)
+        c_t = f c_{t-1} + i g                                     h_t = o tanh(c_t)
+
+    `forget_bias` and `input_bias` set those gates' biases to a number or (H,) numbers: 1 is the usual
+    forget bias (Jozefowicz et al. 2015); `b = init.chrono(T, H)`, `forget_bias=b, input_bias=-b` makes
+    memories that last (Tallec & Ollivier 2018). Other arguments as in `Cell`.
+    """
+
+    extra_names = ("tanh_c",)
 
     def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
         h, c = prev
