@@ -130,9 +130,14 @@ class GradientNormLogger:
         self, step: int, cells: Sequence[Cell], tapes: Sequence[Tape], cell_grads: Sequence[Gradients]
     ) -> NormRecord:
         """Append and return the record of one pass, given each layer's cell, tape and gradients."""
+        for name, value in (("cells", cells), ("tapes", tapes), ("cell_grads", cell_grads)):
+            if not isinstance(value, Sequence) or not 0 < len(value) == len(cells):
+                raise TypeError(f"{name}: expected a sequence of one for each layer, got {describe(value)}")
         layers = list(zip(cells, tapes, cell_grads, strict=True))
+        for cell, tape, _ in layers:
+            cell.check_tape(tape)
         record = NormRecord(
-            step,
+            positive_int("step", step, 0),
             tuple(state_norms(cell, tape, grads) for cell, tape, grads in layers),
             tuple(block_norms(grads.params, cell.gate_names) for cell, _, grads in layers),
         )
@@ -168,7 +173,7 @@ class GradientNormLogger:
 
     def layer_norms(self, layer: int = -1) -> Array:
         """||dL/dparameters|| of each recorded step, (n,), all of a layer's parameters as one vector."""
-        return np.array([np.linalg.norm(list(record.params[layer].values())) for record in self.records])
+        return np.array([norm(np.array([*record.params[layer].values()]), (0,)) for record in self.records])
 
     @property
     def alarms(self) -> list[Alarm]:

@@ -109,7 +109,7 @@ class SequenceModel:
         x = to_array("x", x)
         outputs = []
         for start in range(0, max(len(x) if x.ndim else 0, 1), PREDICT_CHUNK):
-            tapes = self._forward(x[start : start + PREDICT_CHUNK] if x.ndim else x, state)
+            tapes = self.unroll(x[start : start + PREDICT_CHUNK] if x.ndim else x, state)
             state = final_state(tapes)
             outputs.append(self.readout.forward(tapes[-1].h))
         return np.concatenate(outputs), tuple(s for s in state or () if s is not None)
@@ -144,7 +144,7 @@ class SequenceModel:
         """(loss, its derivative, the steps that it reads, the layers' tapes)."""
         if not isinstance(batch, Batch):
             raise TypeError(f"batch: expected a Batch, got {describe(batch)}")
-        tapes = self._forward(batch.x, state)
+        tapes = self.unroll(batch.x, state)
         h = tapes[-1].h
         mask = mask_array(batch.mask, h.shape[:2])
         y = to_array("y", batch.y)
@@ -157,7 +157,8 @@ class SequenceModel:
         loss, d_y = self.loss(self.readout.forward(h[kept]), y[kept], mask[kept])
         return loss, d_y, kept, tapes
 
-    def _forward(self, x: Array, state: State | None) -> tuple[Tape, ...]:
+    def unroll(self, x: Array, state: State | None = None) -> tuple[Tape, ...]:
+        """Each layer's tape; raises as `Cell.forward`, and where `state` does not hold one entry for each layer."""
         if state is not None and not isinstance(state, Sequence | np.ndarray):
             raise TypeError(f"state: expected one array for each of {len(self.cells)} layers, got {describe(state)}")
         states = (None,) * len(self.cells) if state is None else tuple(state)
@@ -167,6 +168,12 @@ class SequenceModel:
         for cell, initial in zip(self.cells, states, strict=True):
             tapes.append(cell.forward(tapes[-1].h if tapes else x, initial))
         return tuple(tapes)
+
+
+def check_model(model: object) -> None:
+    """TypeError for anything but a `SequenceModel`."""
+    if not isinstance(model, SequenceModel):
+        raise TypeError(f"model: expected a SequenceModel, got {describe(model)}")
 
 
 def final_state(tapes: Sequence[Tape]) -> tuple[Array, ...]:

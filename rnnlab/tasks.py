@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rnnlab.losses import mean_squared_error, softmax_cross_entropy
-from rnnlab.model import Batch, Loss, SequenceModel
+from rnnlab.model import Batch, Loss, SequenceModel, check_model
 from rnnlab.ops import Array
 from rnnlab.validate import describe, generator, label_array, positive_float, positive_int
 
@@ -62,7 +62,7 @@ class Task(BatchStream):
 
     def score(self, model: SequenceModel, size: int = 500) -> float:
         """On the evaluation batch: mean squared error (adding), or the share of right answers (the others)."""
-        _check_model(model)
+        check_model(model)
         batch = self.evaluation(size)
         outputs = model.predict(batch.x)[0][-1]  # both kinds of answer stand at the last step
         if self.loss is mean_squared_error:
@@ -72,11 +72,6 @@ class Task(BatchStream):
     def solved(self, score: float) -> bool:
         """Whether this score counts as solved: an error below, or a share of at least, `solved_at`."""
         return score < self.solved_at if self.loss is mean_squared_error else score >= self.solved_at
-
-
-def _check_model(model: object) -> None:
-    if not isinstance(model, SequenceModel):
-        raise TypeError(f"model: expected a SequenceModel, got {describe(model)}")
 
 
 def adding(T: int, batch_size: int = 32, seed: int = 0) -> Task:
@@ -213,13 +208,13 @@ class CharText(BatchStream):
 
     def bits_per_character(self, model: SequenceModel) -> float:
         """Mean of -log2 p(next character) over the test text, read once from a zero state."""
-        self._check_model(model)
+        self._check_size(model)
         outputs, _ = model.predict(self.test[:-1, None])
         loss, _ = softmax_cross_entropy(outputs, self.test[1:, None])
         return float(loss / np.log(2))
 
-    def _check_model(self, model: SequenceModel) -> None:
-        _check_model(model)
+    def _check_size(self, model: SequenceModel) -> None:
+        check_model(model)
         if (model.cells[0].input_size, model.readout.output_size) != (self.size, self.size):
             raise ValueError(f"model: expected {self.size} inputs and outputs, one a character, got {model}")
 
@@ -235,7 +230,7 @@ class CharText(BatchStream):
         """`length` characters that the model writes after the prompt, drawn from softmax(outputs / temperature)."""
         temperature, length = positive_float("temperature", temperature), positive_int("length", length)
         rng = generator(rng)
-        self._check_model(model)
+        self._check_size(model)
         if not isinstance(prompt, str) or not prompt:
             raise ValueError(f"prompt: expected a text of at least one character, got {describe(prompt)}")
         x, state, written = self.encode(prompt)[:, None], None, []

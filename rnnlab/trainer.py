@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
-from rnnlab.model import Batch, LossAndGrads, SequenceModel
+from rnnlab.model import Batch, LossAndGrads, SequenceModel, check_model
 from rnnlab.ops import Array
 from rnnlab.optim import Optimizer, clip_by_global_norm, global_norm
 from rnnlab.tasks import BatchStream
@@ -51,8 +51,7 @@ class Trainer:
         callbacks: Sequence[Callable[[Trainer], None]] = (),
         carry_state: bool = False,
     ) -> None:
-        if not isinstance(model, SequenceModel):
-            raise TypeError(f"model: expected a SequenceModel, got {describe(model)}")
+        check_model(model)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected an Optimizer such as SGD or Adam, got {describe(optimizer)}")
         self.model, self.optimizer = model, optimizer

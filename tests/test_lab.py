@@ -580,3 +580,65 @@ def test_bad_input_is_named() -> None:
         lab.ShadedText("abc", np.zeros(2))
     with refuses(TypeError, "text"):
         lab.ShadedText("", np.zeros(0))
+
+
+def test_neither_cells_nor_tapes_are_guessed() -> None:
+    """Every analysis names what is no cell, no tape, or the tape of another cell, before it computes anything."""
+    cell, other = rl.LSTMCell(3, 4, rng=0), rl.GRUCell(3, 4, rng=0)
+    tape, d_h = cell.forward(np.zeros((5, 2, 3))), np.ones((5, 2, 4))
+    analyses: list[Any] = [
+        lab.jacobians,
+        lab.jacobian_product,
+        lab.jacobian_decay,
+        lab.gate_statistics,
+        lambda cell, tape: lab.memory_paths(cell, tape, d_h),
+        lambda cell, tape: lab.distance_terms(cell, tape, d_h),
+        lambda cell, tape: next(lab.distance_gradients(cell, tape, d_h)),
+        lambda cell, tape: next(lab.jacobian_products(cell, tape)),
+    ]
+    for analyse in analyses:
+        analyse(cell, tape)
+        with refuses(TypeError, "cell"):
+            analyse(None, tape)
+        with refuses(TypeError, "tape"):
+            analyse(cell, tape.states)
+        with refuses(ValueError, "tape"):
+            analyse(other, tape)
+
+
+def test_models_results_and_lengths_are_checked() -> None:
+    model = rl.SequenceModel(rl.LSTMCell(3, 4, rng=0), rl.Dense(4, 2, rng=0), rl.mean_squared_error)
+    batch, cell = rl.Batch(np.zeros((5, 2, 3)), np.zeros((5, 2, 2))), model.cells[0]
+    calls: list[tuple[type[Exception], str, Any]] = [
+        (TypeError, "model", lambda: lab.truncation(cell, batch)),
+        (TypeError, "model", lambda: lab.input_gradient_norms(cell, batch)),
+        (TypeError, "batch", lambda: lab.input_gradient_norms(model, batch.x)),
+        (TypeError, "result", lambda: lab.output_gradients(model, batch, batch)),
+        (TypeError, "lengths", lambda: lab.truncation(model, batch, 3)),
+        (ValueError, "lengths", lambda: lab.truncation(model, batch, [])),
+        (ValueError, "times", lambda: lab.jacobians(cell, cell.forward(batch.x), 3)),
+        (TypeError, "log_values", lambda: lab.ShadedText("abc", "abc")),
+        (ValueError, "low, high", lambda: lab.gate_statistics(cell, cell.forward(batch.x), low=10, high=90)),
+    ]
+    for error, name, call in calls:
+        with refuses(error, name):
+            call()
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1e-25), (np.float64, 1e-200), (np.float64, 1e200)])
+def test_truncation_is_measured_at_any_size_of_the_gradient(dtype: type, scale: float) -> None:
+    """The same loss, scaled: angle and relative error stay, also where squares leave the floats."""
+
+    def scaled(*arguments: Any) -> tuple[Any, Any]:
+        loss, d = rl.mean_squared_error(*arguments)
+        return loss, d * dtype(scale)
+
+    rng = np.random.default_rng(0)
+    cell, readout = rl.RNNCell(3, 4, rng=rng, dtype=dtype), rl.Dense(4, 2, rng=rng, dtype=dtype)
+    batch = rl.Batch(rng.normal(size=(6, 2, 3)), rng.normal(size=(6, 2, 2)))
+    usual, other = (
+        lab.truncation(rl.SequenceModel(cell, readout, loss), batch, [1, 3]) for loss in (rl.mean_squared_error, scaled)
+    )
+    for name in usual.cosine:
+        np.testing.assert_allclose(other.cosine[name], usual.cosine[name], rtol=1e-4)
+        np.testing.assert_allclose(other.relative_error[name], usual.relative_error[name], rtol=1e-4)

@@ -257,3 +257,30 @@ def test_an_alarm_needs_a_function() -> None:
     number: Any = 3
     with refuses(TypeError, "on_alarm"):
         rl.GradientNormLogger(on_alarm=number)
+
+
+@pytest.mark.parametrize("scale", [1e-250, 1.0, 1e250])
+def test_the_norm_of_a_layer_is_that_of_its_blocks(scale: float) -> None:
+    cell, tape, grads = growing_rnn(2.0, 3)
+    scaled = {name: np.full_like(g, scale) for name, g in grads.params.items()}
+    logger = rl.GradientNormLogger()
+    logger.record(1, [cell], [tape], [rl.Gradients(scaled, None, grads.states)])
+    expected = scale * np.sqrt(sum(g.size for g in scaled.values()))
+    np.testing.assert_allclose(logger.layer_norms(), [expected], rtol=1e-12)
+
+
+def test_a_record_needs_one_of_each_for_every_layer() -> None:
+    cell, tape, grads = growing_rnn(2.0, 3)
+    logger = rl.GradientNormLogger()
+    bad: list[tuple[type[Exception], str, Any]] = [
+        (TypeError, "cells", (1, cell, tape, grads)),
+        (TypeError, "tapes", (1, [cell], [tape, tape], [grads])),
+        (TypeError, "cell_grads", (1, [cell], [tape], [])),
+        (TypeError, "tape", (1, [cell], [grads], [grads])),
+        (ValueError, "tape", (1, [rl.LSTMCell(3, 4, rng=0)], [tape], [grads])),
+        (TypeError, "step", (1.5, [cell], [tape], [grads])),
+    ]
+    for error, name, arguments in bad:
+        with refuses(error, name):
+            logger.record(*arguments)
+    assert logger.records == []

@@ -251,7 +251,7 @@ class Cell:
         d_h is (T, B, H), dL/dh_t as read at each step's output; d_state (S, B, H) is what reaches the
         final state from outside this call, besides d_h. Raises like `forward`.
         """
-        self._check_tape(tape)
+        self.check_tape(tape)
         (T, B), S, K, H = tape.x.shape[:2], len(self.state_names), len(self.gate_names), self.hidden_size
         d_h = self._check_array("d_h", d_h, ("T", T), ("B", B), ("H", H))
         d_states, d_a = np.empty((S, T + 1, B, H), self.dtype), np.empty((K, T, B, H), self.dtype)
@@ -297,7 +297,8 @@ class Cell:
             return label_array("x", x, (("T", None), ("B", None)), self.input_size)
         return self._check_array("x", x, ("T", None), ("B", None), ("D", self.input_size))
 
-    def _check_tape(self, tape: Tape) -> None:
+    def check_tape(self, tape: Tape) -> None:
+        """TypeError or ValueError for anything but a tape of this cell's shapes."""
         if not isinstance(tape, Tape):
             raise TypeError(f"tape: expected the Tape of this cell's forward pass, got {describe(tape)}")
         (T, B), S, K, E = tape.x.shape[:2], len(self.state_names), len(self.gate_names), len(self.extra_names)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.lab.steps import memory_gate
+from rnnlab.lab.steps import check_cell, memory_gate
 from rnnlab.ops import Array
 from rnnlab.validate import positive_float
 
@@ -52,14 +52,16 @@ def gate_statistics(
 
     `tapes` is one tape or several; `keeps` names the gate that keeps the memory where it is neither
     "forget" nor "update". Raises ValueError for a cell without such a gate, for a gate that leaves
-    [0, 1], and unless 0 < low < high.
+    [0, 1], and unless 0 < low < high < 1.
     """
-    if not positive_float("low", low) < positive_float("high", high):
-        raise ValueError(f"low, high: expected low < high, got {low} and {high}")
-    keeper = memory_gate(cell, keeps)
-    recorded = [tapes] if isinstance(tapes, Tape) else list(tapes)
+    if not positive_float("low", low) < positive_float("high", high) < 1:
+        raise ValueError(f"low, high: expected 0 < low < high < 1, got {low} and {high}")
+    recorded = list(tapes) if isinstance(tapes, Iterable) else [tapes]
     if not recorded:
         raise ValueError("tapes: expected at least one tape, got none")
+    for tape in recorded:
+        check_cell(cell, tape)
+    keeper = memory_gate(cell, keeps)
     K, H = len(cell.gate_names), cell.hidden_size
     gates = np.concatenate([tape.gates.reshape(K, -1, H) for tape in recorded], axis=1)
     chosen = [k for k, name in enumerate(cell.gate_names) if name != "candidate"]

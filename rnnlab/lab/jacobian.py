@@ -19,7 +19,7 @@ def jacobians(cell: Cell, tape: Tape, times: Iterable[int] | None = None) -> Arr
     Row i is `step_backward` of the unit vector i; a state's entry stands at part * H + unit. A gradient
     goes back as dL/dstate_t = dL/dstate_{t+1} J_t. Raises ValueError for steps that the tape does not have.
     """
-    steps = step_numbers(tape, times)
+    steps = step_numbers(cell, tape, times)
     N, B = cell.hidden_size * len(cell.state_names), tape.states.shape[2]
     J = np.empty((len(steps), B, N, N), cell.dtype)
     for n, t in enumerate(steps):  # one step at a time: S*H rows for each sequence are memory enough
@@ -69,7 +69,7 @@ def jacobian_products(cell: Cell, tape: Tape, start: int = 0, end: int | None = 
     The rows of the product are taken back through one step more, as a backward pass takes gradients.
     Raises TypeError or ValueError unless 0 <= start < end <= T (None: T).
     """
-    start, end = span(tape, start, end)
+    start, end = span(cell, tape, start, end)
     B = tape.states.shape[2]
     rows, log_scale = _unit_vectors(cell, B), np.zeros(B)
     for t in reversed(range(start, end)):
@@ -116,7 +116,7 @@ def jacobian_decay(
     `keeps` names the gate that keeps the memory where it is neither "forget" nor "update". Raises as
     `jacobian_products`, and ValueError for a gate that the cell does not have.
     """
-    start, end = span(tape, start, end)
+    start, end = span(cell, tape, start, end)
     H, values, memory = cell.hidden_size, [], []
     for product in jacobian_products(cell, tape, start, end):
         values.append(product.log_singular_values())

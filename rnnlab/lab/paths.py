@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.lab.steps import fold_time, outside_gradients, rows_to_unfolded, step_back, unfolded_to_rows
+from rnnlab.lab.steps import check_cell, fold_time, outside_gradients, rows_to_unfolded, step_back, unfolded_to_rows
 from rnnlab.ops import Array, norm
 
 
@@ -53,6 +53,7 @@ def memory_paths(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = Non
     the reset gate acts first) counts for the one that `gate_names` lists first. Whatever reaches
     m_{t-1} from m_t without W_h counts as "memory", a learner's peepholes included.
     """
+    check_cell(cell, tape)
     B = tape.states.shape[2]
     grads = cell.backward(tape, d_h, d_state, input_gradient=False)
     step = fold_time(tape, np.arange(len(tape.x)))

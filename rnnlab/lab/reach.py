@@ -9,9 +9,9 @@ import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
 from rnnlab.lab.steps import fold_time, step_back
-from rnnlab.model import Batch, SequenceModel, State
+from rnnlab.model import Batch, SequenceModel, State, check_model
 from rnnlab.ops import Array, norm
-from rnnlab.validate import describe, float_array, positive_float
+from rnnlab.validate import describe, float_array, positive_float, to_array
 
 
 def connectivity(target: Cell | SequenceModel, x: Array, state: State | Array | None = None) -> Array:
@@ -22,10 +22,14 @@ def connectivity(target: Cell | SequenceModel, x: Array, state: State | Array | 
     -inf where nothing of x_t arrives. After Madsen 2019 (doi 10.23915/distill.00016). Raises as
     `Cell.forward`, TypeError for a target that is neither.
     """
-    cells, initial = _layers(target, state)
-    tapes: list[Tape] = []
-    for cell, first in zip(cells, initial, strict=True):
-        tapes.append(cell.forward(tapes[-1].h if tapes else x, first))
+    cells: tuple[Cell, ...]
+    tapes: tuple[Tape, ...]
+    if isinstance(target, Cell):
+        cells, tapes = (target,), (target.forward(x, None if state is None else np.asarray(state)),)
+    elif isinstance(target, SequenceModel):
+        cells, tapes = target.cells, target.unroll(x, None if state is None else tuple(state))
+    else:
+        raise TypeError(f"target: expected a Cell or a SequenceModel, got {describe(target)}")
     T, B = tapes[0].x.shape[:2]
     H = cells[-1].hidden_size
     # d h_T[unit] / d state_t for each layer, (S, H units of h_T, B, H), but for exp(log_scale)
@@ -51,7 +55,8 @@ def input_gradient_norms(model: SequenceModel, batch: Batch, state: State | None
 
     Raises as `SequenceModel.loss_and_grads`.
     """
-    if np.ndim(batch.x) == 2:
+    check_model(model)
+    if isinstance(batch, Batch) and to_array("x", batch.x).ndim == 2:
         model.cells[0].forward(batch.x)  # for its complaints about labels
         batch = replace(batch, x=np.eye(model.cells[0].input_size, dtype=model.cells[0].dtype)[batch.x])
     d_x = model.loss_and_grads(batch, state, input_gradient=True).cell_grads[0].x
@@ -70,6 +75,8 @@ class ShadedText:
         if not isinstance(text, str) or not text:
             raise TypeError(f"text: expected a string of at least one character, got {describe(text)}")
         self.text, self.caption, self.decades = text, caption, positive_float("decades", decades)
+        if to_array("log_values", log_values).dtype.kind not in "fiu":
+            raise TypeError(f"log_values: expected numbers, got {describe(log_values)}")
         self.log_values = np.asarray(log_values, float)
         float_array("log_values", np.maximum(self.log_values, -1e300), (("T", len(text)),), np.dtype(float))
 
@@ -95,16 +102,3 @@ class ShadedText:
 
     def __repr__(self) -> str:
         return f"ShadedText({self.text[:40]!r}, {len(self.text)} characters)"
-
-
-def _layers(
-    target: Cell | SequenceModel, state: State | Array | None
-) -> tuple[tuple[Cell, ...], tuple[Array | None, ...]]:
-    if isinstance(target, Cell):
-        return (target,), (None if state is None else np.asarray(state),)
-    if not isinstance(target, SequenceModel):
-        raise TypeError(f"target: expected a Cell or a SequenceModel, got {describe(target)}")
-    states = (None,) * len(target.cells) if state is None else tuple(state)
-    if len(states) != len(target.cells):
-        raise ValueError(f"state: expected one array for each of {len(target.cells)} layers, got {len(states)}")
-    return target.cells, states

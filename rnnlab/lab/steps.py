@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
 from rnnlab.ops import Array
-from rnnlab.validate import describe, float_array, positive_int
+from rnnlab.validate import describe, float_array, label_array, one_of, positive_int
 
 
 def slice_time(tape: Tape, start: int, end: int) -> Tape:
@@ -69,8 +69,16 @@ def outside_gradients(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None)
     return outside
 
 
-def span(tape: Tape, start: int, end: int | None) -> tuple[int, int]:
-    """(start, end) with 0 <= start < end <= T; TypeError or ValueError otherwise."""
+def check_cell(cell: Cell, tape: Tape) -> None:
+    """TypeError or ValueError unless `cell` is one and `tape` has its shapes."""
+    if not isinstance(cell, Cell):
+        raise TypeError(f"cell: expected a Cell, got {describe(cell)}")
+    cell.check_tape(tape)
+
+
+def span(cell: Cell, tape: Tape, start: int, end: int | None) -> tuple[int, int]:
+    """(start, end) with 0 <= start < end <= T; TypeError or ValueError otherwise, and as `check_cell`."""
+    check_cell(cell, tape)
     T = len(tape.x)
     end = T if end is None else positive_int("end", end)
     if positive_int("start", start, 0) >= end or end > T:
@@ -78,20 +86,20 @@ def span(tape: Tape, start: int, end: int | None) -> tuple[int, int]:
     return int(start), end
 
 
-def step_numbers(tape: Tape, times: Iterable[int] | None) -> Array:
+def step_numbers(cell: Cell, tape: Tape, times: Iterable[int] | None) -> Array:
     """The chosen steps, all of them for None; TypeError or ValueError where they are not steps of this tape."""
+    check_cell(cell, tape)
     T = len(tape.x)
     if times is None:
         return np.arange(T)
-    numbers = np.array(list(times))
-    if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or not ((numbers >= 0) & (numbers < T)).all():
-        raise ValueError(f"times: expected integers from 0 to {T - 1}, got {describe(times)}")
-    return numbers
+    return label_array("times", [*times] if isinstance(times, Iterable) else times, (("n", None),), T)
 
 
 def memory_gate(cell: Cell, name: str | None) -> int:
     """The gate that keeps the memory: the one named, or "forget", or "update"; ValueError where there is none."""
-    for candidate in ("forget", "update") if name is None else (name,):
-        if candidate in cell.gate_names:
-            return cell.gate_names.index(candidate)
-    raise ValueError(f"keeps: expected the gate that keeps the memory, one of {cell.gate_names}, got {name!r}")
+    if name is not None:
+        return cell.gate_names.index(one_of("keeps", name, cell.gate_names))
+    for gate in ("forget", "update"):
+        if gate in cell.gate_names:
+            return cell.gate_names.index(gate)
+    raise ValueError(f"keeps: expected the gate that keeps the memory, one of {cell.gate_names}, got None")

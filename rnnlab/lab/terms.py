@@ -9,11 +9,11 @@ import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
 from rnnlab.gradnorm import block_norms
-from rnnlab.lab.steps import fold_time, outside_gradients, rows_to_unfolded, slice_time, unfolded_to_rows
+from rnnlab.lab.steps import check_cell, fold_time, outside_gradients, rows_to_unfolded, slice_time, unfolded_to_rows
 from rnnlab.losses import mask_array
-from rnnlab.model import Batch, LossAndGrads, SequenceModel, State
-from rnnlab.ops import Array
-from rnnlab.validate import positive_int
+from rnnlab.model import Batch, LossAndGrads, SequenceModel, State, check_model
+from rnnlab.ops import Array, norm
+from rnnlab.validate import describe, positive_int
 
 Arrays = dict[str, Array]
 
@@ -24,6 +24,7 @@ def distance_gradients(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None
     A weight acts at every step. Distance d gathers what its use at step t - d does to the loss read from
     h_t, for all t; with one loss, at the end, that is one step. The terms add up to dL/dparameter.
     """
+    check_cell(cell, tape)
     steps, _, B, _ = tape.states.shape
     d_states = outside_gradients(cell, tape, d_h, d_state)[1:]
     times = np.arange(steps - 1)
@@ -51,6 +52,7 @@ class DistanceTerms:
 
 def distance_terms(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = None) -> DistanceTerms:
     """The norms of `distance_gradients`: near terms train a shared weight even where far ones vanish."""
+    check_cell(cell, tape)
     total = {name: np.zeros_like(p) for name, p in cell.params.items()}
     norms = []
     for grads in distance_gradients(cell, tape, d_h, d_state):
@@ -64,6 +66,9 @@ def output_gradients(model: SequenceModel, batch: Batch, result: LossAndGrads) -
 
     `result` is what `model.loss_and_grads(batch)` gave.
     """
+    check_model(model)
+    if not isinstance(result, LossAndGrads):
+        raise TypeError(f"result: expected the model's LossAndGrads, got {describe(result)}")
     h = result.tapes[-1].h
     mask = mask_array(batch.mask, h.shape[:2])
     _, d_y = model.loss(model.readout.forward(h), np.asarray(batch.y), mask)
@@ -98,11 +103,16 @@ def truncation(
     so with one loss at the end exactly the last k steps are counted. `lengths` are powers of two up to T
     unless given. Raises as `SequenceModel.loss_and_grads`, and TypeError or ValueError for a length below 1.
     """
+    check_model(model)
     result = model.loss_and_grads(batch, state)
     d_h, T = output_gradients(model, batch, result)[-1], len(result.tapes[0].x)
     if lengths is None:
         lengths = [*(2**n for n in range((T - 1).bit_length())), T]
+    if not isinstance(lengths, Iterable):
+        raise TypeError(f"lengths: expected integers of at least 1, got {describe(lengths)}")
     ks = [positive_int("lengths", k) for k in lengths]
+    if not ks:
+        raise ValueError("lengths: expected at least one, got none")
     full = {name: g for name, g in result.grads.items() if name.startswith("cells.")}
     rows = [_compare(_truncated(model, result.tapes, d_h, k), full) for k in ks]
     cosine, error = ({name: np.array([row[name][n] for row in rows]) for name in rows[0]} for n in (0, 1))
@@ -131,8 +141,8 @@ def _compare(grads: Arrays, full: Arrays) -> dict[str, tuple[float, float]]:
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             name: (
-                float((a / np.linalg.norm(a)) @ (b / np.linalg.norm(b))),
-                float(np.linalg.norm(a - b) / np.linalg.norm(b)),
+                float((a / norm(a, (0,))) @ (b / norm(b, (0,)))),
+                float(norm(a - b, (0,)) / norm(b, (0,))),
             )
             for name, (a, b) in pairs.items()
         }
