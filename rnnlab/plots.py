@@ -22,7 +22,7 @@ from rnnlab.gradnorm import GradientNormLogger
 from rnnlab.lab import DistanceTerms, GateStatistics, JacobianDecay, MemoryPaths, Truncation
 from rnnlab.ops import Array
 from rnnlab.trainer import History
-from rnnlab.validate import check_finite, check_shape, describe, one_of, positive_int
+from rnnlab.validate import check_finite, check_shape, describe, one_of, positive_int, to_array
 
 BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
@@ -80,6 +80,7 @@ def loss_curves(
     ValueError for curves that are empty, not finite or shorter than `smooth`.
     """
     smooth, curves = positive_int("smooth", smooth), _curves("histories", histories, positive=log)
+    _check_kind("baselines", {} if baselines is None else baselines, Mapping)
     references = _curves("baselines", {k: [v] for k, v in baselines.items()}, positive=log) if baselines else {}
     shortest = min(map(len, curves.values()))
     if shortest < smooth:
@@ -148,6 +149,8 @@ def gate_heatmap(
     KeyError for a gate that the cell does not have, IndexError for a sequence or an event outside
     the tape.
     """
+    _check_kind("tape", tape, Tape)
+    _check_kind("events", {} if events is None else events, Mapping)
     values = tape.gate(gate)
     T, B = values.shape[:2]
     if not 0 <= sequence < B:
@@ -297,7 +300,8 @@ def _curves(name: str, curves: Mapping[str, Curve], *, positive: bool = False) -
         raise ValueError(f"{name}: expected at least one curve, got none")
     arrays = {}
     for label, curve in curves.items():
-        entry, array = f"{name}[{label!r}]", np.asarray(curve.loss if isinstance(curve, History) else curve)
+        entry = f"{name}[{label!r}]"
+        array = to_array(entry, curve.loss if isinstance(curve, History) else curve)
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{entry}: expected real numbers, got {describe(curve)}")
         check_shape(entry, array, (("steps", None),))
@@ -318,6 +322,7 @@ def gradient_norm_map(logger: GradientNormLogger, *, state: str = "h", layer: in
     Raises ValueError for a logger without records or without any gradient, otherwise as
     `GradientNormLogger.norms`.
     """
+    _check_kind("logger", logger, GradientNormLogger)
     norms = logger.norms(state, layer)
     longest = max(map(len, norms), default=0)
     values = np.full((len(norms), longest), np.nan)
@@ -350,8 +355,7 @@ def gradient_ratios(
 
     Raises as `GradientNormLogger.norms`, ValueError for a logger without a finite ratio.
     """
-    if not loggers:
-        raise ValueError("loggers: expected at least one, got none")
+    _check_kinds("loggers", loggers, GradientNormLogger)
     ax, lines = axes(ax), []
     for (label, logger), style in zip(loggers.items(), line_styles(loggers), strict=True):
         values = logger.rates(state, layer) if per_step else logger.ratios(state, layer)
@@ -368,6 +372,9 @@ def parameter_norms(
 ) -> Axes:
     """Norms of dL/dparameter against training step, for blocks such as "W_h[forget]"; raises as
     `GradientNormLogger.param_norms`."""
+    _check_kind("logger", logger, GradientNormLogger)
+    if isinstance(blocks, str) or not isinstance(blocks, Iterable):
+        raise TypeError(f"blocks: expected names such as 'W_h[forget]', got {describe(blocks)}")
     norms = {block: logger.param_norms(block, layer) for block in blocks}
     if not norms:
         raise ValueError("blocks: expected at least one, got none")
@@ -388,6 +395,7 @@ def memory_paths(paths: MemoryPaths, *, stacked: bool = False, ax: Axes | None =
     those of paths that work against the whole stand below 0. A part below 1e-14 of the whole is rounding, and
     left out.
     """
+    _check_kind("paths", paths, MemoryPaths)
     ax = axes(ax)
     values = paths.shares() if stacked else paths.norms()
     t = np.arange(len(paths.total))
@@ -442,8 +450,7 @@ def distance_terms(
 
     Raises KeyError for a block that a network does not have, ValueError for terms that are all 0.
     """
-    if not terms:
-        raise ValueError("terms: expected at least one, got none")
+    _check_kinds("terms", terms, DistanceTerms)
     ax, lines = axes(ax), []
     for (label, one), style in zip(terms.items(), line_styles(terms), strict=True):
         norms = one.norms[block]
@@ -463,8 +470,7 @@ def truncation(
 ) -> Axes:
     """Truncated against full backpropagation, by the number of steps kept: "relative error" or "angle"."""
     one_of("quantity", quantity, ("relative error", "angle"))
-    if not results:
-        raise ValueError("results: expected at least one, got none")
+    _check_kinds("results", results, Truncation)
     ax, lines = axes(ax), []
     for (label, result), style in zip(results.items(), line_styles(results), strict=True):
         values = result.relative_error[name] if quantity == "relative error" else result.angle(name)
@@ -484,6 +490,7 @@ def singular_values(decay: JacobianDecay, *, sequence: int = 0, ax: Axes | None 
     """Singular values of d state_T / d state_{T - span} against the span, in powers of ten, and beside them what
     theory says: the bound of a plain network, and what the gates alone would keep. Raises IndexError for a
     sequence outside the batch."""
+    _check_kind("decay", decay, JacobianDecay)
     ax, lines = axes(ax), []
     powers = decay.log_singular_values[:, sequence] / np.log(10)
     ax.plot(decay.spans, powers, color=SKY_BLUE, linewidth=0.6, alpha=0.7)
@@ -513,12 +520,15 @@ def connectivity(
     Each value is (T,), or (T, B), of which the mean over the batch is drawn. `events` names time steps,
     {t: text}, above the picture. Raises ValueError for a network that no input reaches.
     """
-    if not log_norms:
-        raise ValueError("log_norms: expected at least one curve, got none")
+    _check_kinds("log_norms", log_norms, object)
+    means = {}
+    for label, values in log_norms.items():
+        logs = to_array(f"log_norms[{label!r}]", values)
+        if logs.dtype.kind not in "fiu" or logs.ndim not in (1, 2) or not logs.size:
+            raise ValueError(f"log_norms[{label!r}]: expected numbers of shape (T,) or (T, B), got {describe(values)}")
+        means[label] = logs.reshape(len(logs), -1).mean(axis=1) / np.log(10)
     ax, lines = axes(ax), []
-    for (label, values), style in zip(log_norms.items(), line_styles(log_norms), strict=True):
-        logs = np.asarray(values, float).reshape(len(values), -1) / np.log(10)
-        mean = logs.mean(axis=1)
+    for (label, mean), style in zip(means.items(), line_styles(means), strict=True):
         lines += ax.plot(_drawable(f"log_norms[{label!r}]", mean), label=label, **style)
     ax.set(xlabel="time step t", ylabel="log$_{10}$ |d h$_T$ / d x$_t$|")
     ax.set_xlim(0, max(1, *(len(v) - 1 for v in log_norms.values())))
@@ -536,6 +546,7 @@ def saturation(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
     A point near the right corner is a gate that is always shut, one near the top a gate always open, one
     at the origin a gate that is never either. No point can lie above the diagonal.
     """
+    _check_kind("statistics", statistics, GateStatistics)
     ax = axes(ax)
     ax.plot([0, 1], [1, 0], color=GREY, linewidth=0.8)
     for n, name in enumerate(statistics.gate_names):
@@ -556,8 +567,7 @@ def half_lives(statistics: Mapping[str, GateStatistics], *, ax: Axes | None = No
 
     An infinite one, and 0, have no place on it and leave a gap. Raises ValueError where nothing is left.
     """
-    if not statistics:
-        raise ValueError("statistics: expected at least one, got none")
+    _check_kinds("statistics", statistics, GateStatistics)
     ax, lines = axes(ax), []
     for (label, one), style in zip(statistics.items(), line_styles(statistics), strict=True):
         values = one.half_life[one.order]
@@ -570,6 +580,21 @@ def half_lives(statistics: Mapping[str, GateStatistics], *, ax: Axes | None = No
     scale_at_right(ax)
     direct_labels(ax, lines, side="left")
     return ax
+
+
+def _check_kind(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected a {kind.__name__}, got {describe(value)}")
+
+
+def _check_kinds(name: str, values: object, kind: type) -> None:
+    """TypeError or ValueError unless `values` maps at least one label to a `kind`."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{name}: expected a dict from label to {kind.__name__}, got {describe(values)}")
+    if not values:
+        raise ValueError(f"{name}: expected at least one, got none")
+    for label, value in values.items():
+        _check_kind(f"{name}[{label!r}]", value, kind)
 
 
 def _drawable(name: str, values: Array) -> Array:

@@ -1,5 +1,6 @@
 """What the laboratory's figures draw."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -208,3 +209,33 @@ def test_nothing_to_draw_is_an_error() -> None:
     ):
         with refuses(ValueError, name):
             empty({})
+
+
+def test_what_is_not_the_laboratorys_is_refused() -> None:
+    """Before anything is drawn: no figure is left behind."""
+    number: Any = 3
+    one_curve = {"a": [1.0, 2.0]}
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("logger", lambda: plots.gradient_norm_map(number)),
+        ("logger", lambda: plots.parameter_norms(number, ["b"])),
+        ("blocks", lambda: plots.parameter_norms(rl.GradientNormLogger(), "W_h[forget]")),
+        ("loggers", lambda: plots.gradient_ratios(number)),
+        ("loggers['a']", lambda: plots.gradient_ratios({"a": number})),
+        ("paths", lambda: plots.memory_paths(number)),
+        ("terms['a']", lambda: plots.distance_terms({"a": number})),
+        ("results['a']", lambda: plots.truncation({"a": number})),
+        ("decay", lambda: plots.singular_values(number)),
+        ("log_norms", lambda: plots.connectivity(number)),
+        ("log_norms['a']", lambda: plots.connectivity({"a": number})),
+        ("log_norms['a']", lambda: plots.connectivity({"a": [[1.0], [1.0, 2.0]]})),
+        ("statistics", lambda: plots.saturation(number)),
+        ("statistics['a']", lambda: plots.half_lives({"a": number})),
+        ("tape", lambda: plots.gate_heatmap(number, "forget")),
+        ("baselines", lambda: plots.loss_curves(one_curve, baselines=number)),
+        ("histories['a']", lambda: plots.loss_curves({"a": [[1.0], [1.0, 2.0]]})),
+    ]
+    before = plt.get_fignums()
+    for name, call in calls:
+        with pytest.raises((TypeError, ValueError), match=rf"^{re.escape(name)}: expected .*got "):
+            call()
+    assert plt.get_fignums() == before
