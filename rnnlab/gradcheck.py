@@ -211,8 +211,8 @@ def _of_parameter(name: str, params: Arrays, loss: Callable[[Arrays], Any]) -> C
 
 
 def _random_bias(name: str, p: Array, rng: np.random.Generator) -> Array:
-    """Zero biases hide a bias that is used in another's place; (K, 1, H) and (1, H) arrays are biases."""
-    return rng.normal(size=p.shape) if p.shape[-2] == 1 else p
+    """Zero biases hide a bias that is used in another's place; (K, 1, H), (1, H) and (H,) arrays are biases."""
+    return rng.normal(size=p.shape) if p.ndim < 2 or p.shape[-2] == 1 else p
 
 
 def _present(gradient: Array | None, like: Array) -> Array:
@@ -276,7 +276,7 @@ def _compare(case: _Case, method: str, max_entries: int, rng: np.random.Generato
     for name, gate, entries in found:
         scale = max(max(abs(n) for _, _, n in entries), FLOOR * largest, np.finfo(float).tiny)
         index, analytic, numeric = max(entries, key=lambda e: _size(e[1] - e[2]))
-        yield CheckRow(name, gate, len(entries), _size(analytic - numeric) / scale, index, analytic, numeric)
+        yield CheckRow(name, gate, len(entries), _size((analytic - numeric) / scale), index, analytic, numeric)
 
 
 def _size(difference: float) -> float:

@@ -4,11 +4,24 @@ import html.parser
 
 import numpy as np
 import pytest
-from zoo import GRU, LSTM, FromScratchRNN, LSTMByHand, PeepholeLSTM, RealStepRNN, RNNByHand, mutant
+from zoo import (
+    GRU,
+    LSTM,
+    RNN,
+    FromScratchRNN,
+    LSTMByHand,
+    PeepholeLSTM,
+    RealStepRNN,
+    RNNByHand,
+    fails_gradient_check,
+    mutant,
+)
 
 import rnnlab as rl
+from rnnlab.cells.base import outer_products
 from rnnlab.diagnosis.case import CENTRAL, COMPLEX, make_step_case, vector_jacobian
 from rnnlab.diagnosis.terms import Term, Vocabulary, match
+from rnnlab.ops import sigmoid
 
 WRONG = mutant(LSTM, "step_backward", ("d_f = d_c * c * f * (1 - f)", "d_f = d_c * c"))
 
@@ -188,7 +201,7 @@ def test_an_exception_is_a_finding(method: str) -> None:
         ("recurrent_grads", {}, "no gradient for this parameter"),
         ("recurrent_grads", {"W_h": np.zeros(3)}, "params[W_h] is an array of shape (3,)"),
         ("backward", None, "backward gives NoneType None"),
-        ("step", None, "TypeError"),
+        ("step", None, "step returns NoneType None"),
     ],
 )
 def test_what_does_not_fit_is_told_in_words(method: str, value: object, words: str) -> None:
@@ -236,6 +249,176 @@ def test_state_left_over_in_step_backward() -> None:
     )
     report = rl.diagnose(wrong(3, 4, rng=0))
     assert any(f.kind == "state left over" for f in report.findings)
+
+
+# ---- unusual cells that are right -------------------------------------------------------------
+
+
+class VectorPeepholeLSTM(PeepholeLSTM):
+    """Parameters of shape (H,), not (1, H)."""
+
+    def __init__(self, *arguments, **named):
+        rl.Cell.__init__(self, *arguments, **named)
+        for name in ("p_i", "p_f", "p_o"):
+            self.add_param(name, "uniform", (self.hidden_size,))
+
+    def recurrent_grads(self, tape, d_a, d_extras):
+        grads = super().recurrent_grads(tape, d_a, d_extras)
+        return {name: g[0] if name.startswith("p") else g for name, g in grads.items()}
+
+
+class CenteredRNN(RNN):
+    """The mean over the batch is taken away, as in batch normalization: the rows of a step are not independent."""
+
+    def step(self, a, prev):
+        before = a[0] + prev[0] @ self.W_h[0]
+        h = np.tanh(before - before.mean(axis=0))
+        return (h,), (h,), ()
+
+    def step_backward(self, d_next, prev, gates, extras):
+        d_a = d_next[0] * (1 - gates[0] ** 2)
+        d_a = d_a - d_a.mean(axis=0)
+        return (d_a,), (d_a @ self.W_h[0].T,), ()
+
+
+class KeptParameterRNN(RNN):
+    """A parameter that is an attribute besides: the time loops put the current one in its place."""
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self.add_param("U", "uniform", (self.hidden_size, self.hidden_size))
+        self.U = self.params["U"]
+
+    def step(self, a, prev):
+        h = np.tanh(a[0] + prev[0] @ self.W_h[0] @ self.U)
+        return (h,), (h,), ()
+
+    def step_backward(self, d_next, prev, gates, extras):
+        d_a = d_next[0] * (1 - gates[0] ** 2)
+        return (d_a,), (d_a @ self.U.T @ self.W_h[0].T,), ()
+
+    def recurrent_grads(self, tape, d_a, d_extras):
+        h = tape.states[:-1, 0]
+        return {"W_h": outer_products(h, d_a @ self.U.T), "U": outer_products(h @ self.W_h[0], d_a)[0]}
+
+
+class MinimalGatedUnit(rl.Cell):
+    """One gate (Zhou et al. 2016), used before the product and after it."""
+
+    gate_names = ("forget", "candidate")
+
+    def step(self, a, prev):
+        (h,) = prev
+        f = sigmoid(a[0] + h @ self.W_h[0])
+        n = np.tanh(a[1] + (f * h) @ self.W_h[1])
+        return [f, n], [(1 - f) * h + f * n], []
+
+    def step_backward(self, d_next, prev, gates, extras):
+        (d_h,), (h,), (f, n) = d_next, prev, gates
+        d_n = d_h * f * (1 - n**2)
+        d_s = d_n @ self.W_h[1].T
+        d_f = (d_h * (n - h) + d_s * h) * f * (1 - f)
+        return [d_f, d_n], [d_h * (1 - f) + d_s * f + d_f @ self.W_h[0].T], []
+
+    def recurrent_grads(self, tape, d_a, d_extras):
+        h = tape.states[:-1, 0]
+        W_h = outer_products(h, d_a[:1]), outer_products(tape.gate("forget") * h, d_a[1:])
+        return {"W_h": np.concatenate(W_h)}
+
+
+@pytest.mark.parametrize("base", [VectorPeepholeLSTM, CenteredRNN, KeptParameterRNN, MinimalGatedUnit])
+@pytest.mark.parametrize(("D", "H", "T", "B"), [(3, 4, 5, 3), (4, 4, 2, 3), (1, 1, 1, 2)])
+def test_unusual_cells_are_not_blamed(base: type[rl.Cell], D: int, H: int, T: int, B: int) -> None:
+    report = rl.diagnose(base(D, H, rng=0), T=T, B=B)
+    assert report.ok, str(report)
+    rl.check_gradients(base(D, H, rng=0), T=T, B=B)
+
+
+def test_a_step_that_mixes_the_batch_is_diagnosed_by_whole_passes() -> None:
+    wrong = mutant(CenteredRNN, "step_backward", ("d_a = d_a - d_a.mean(axis=0)", "pass"))
+    report = rl.diagnose(wrong(3, 4, rng=0))
+    assert report.findings
+    assert "mixes the sequences of a batch" in report.notes[0]
+
+
+# ---- further mistakes, each told in words that are true of it ---------------------------------
+
+
+class RandomStepRNN(RNN):
+    def step(self, a, prev):
+        h = np.tanh(a[0] + prev[0] @ self.W_h[0]) * np.random.default_rng().uniform(size=a[0].shape)
+        return (h,), (h,), ()
+
+
+class CachingRNN(RNN):
+    """What step keeps on self, the backward pass does not find: each pass works on a copy of the cell."""
+
+    def step(self, a, prev):
+        self.cache = np.tanh(a[0] + prev[0] @ self.W_h[0])
+        return (self.cache,), (self.cache,), ()
+
+    def step_backward(self, d_next, prev, gates, extras):
+        d_a = d_next[0] * (1 - self.cache**2)
+        return (d_a,), (d_a @ self.W_h[0].T,), ()
+
+
+class NoGradients(LSTMByHand):
+    def backward(self, tape, d_h, d_state=None, *, input_gradient=True):
+        grads = super().backward(tape, d_h, d_state)
+        return grads.params, grads.x, grads.states
+
+
+BY_HAND, STEP, GRADS = (LSTMByHand, "backward"), (LSTM, "step_backward"), (LSTM, "recurrent_grads")
+
+
+@pytest.mark.parametrize(
+    ("cell", "outputs", "words"),
+    [
+        (RandomStepRNN, {"step"}, "another answer at each call"),
+        (CachingRNN, {"step_backward"}, "no attribute or parameter 'cache'"),
+        (NoGradients, {"backward"}, "backward gives tuple"),
+        (mutant(LSTM, "step", ("sigmoid(f)", "sigmoid(f).astype(np.float32)")), {"step"}, "forget in single precision"),
+        (mutant(*STEP, ("d_c_prev), ()", "d_c_prev), None")), {"d_extras"}, "d_extras is NoneType None"),
+        (mutant(*STEP, ("d_c_prev = d_c * f", "d_c_prev = d_c * f / len(f)")), {"d_prev[c]"}, "1/B times"),
+        (mutant(*GRADS, ("return {", "d_a *= 2; return {")), {"d_a", "params[W_h]"}, "recurrent_grads changes its"),
+        (mutant(*GRADS, ("return {", "tape.states[0] += 1; return {")), {"tape.states", "params[W_h]"}, "tape.states"),
+        (mutant(*BY_HAND, ("reversed(range(T))", "reversed(range(1, T))")), None, "never comes to the first time step"),
+        (mutant(*BY_HAND, ("reversed(range(T))", "reversed(range(T - 1))")), None, "never takes the last time step"),
+        (mutant(*BY_HAND, ("reversed(range(T))", "range(T)")), None, "goes forward in time"),
+        (mutant(*BY_HAND, ("d_h_t = d_h[t] +", "d_h_t = d_h[t - 1] +")), None, "d_h[t-1] for d_h[t]"),
+        (mutant(*BY_HAND, ("tape.gates[:, t]", "tape.gates[:, t - 1]")), None, "gates of the step before"),
+        (mutant(*BY_HAND, ("tape.x[t].T", "tape.x[t - 1].T")), {"params[W_x]"}, "x_{t-1}^T d_a[k], where x_t^T"),
+        (mutant(*BY_HAND, ("d_x[t] +=", "d_x[t] =")), {"x"}, "x lacks d_a[input] W_x[input]^T, d_a[forget]"),
+        (mutant(*BY_HAND, ("self.W_x[k].T", "self.W_x[k]")), {"x"}, "x is formed with W_x, where W_x^T should be"),
+        (mutant(*BY_HAND, ("d_states[t + 1] =", "d_states[t] =")), {"states"}, "holds what states[t + 1] should be"),
+        (mutant(*BY_HAND, ("[t + 1, 1])", "[t, 1])")), {"d_a", "d_prev"}, "tanh(c_{t-1}) in the place of tanh(c_t)"),
+        (mutant(*BY_HAND, ("np.tanh(tape", "np.log(tape")), {"states"}, "are not finite"),
+        (
+            mutant(*BY_HAND, ("d_states[0] = ", "self.W_h[:] -= d_W_h; d_states[0] = ")),
+            {"params[W_h]"},
+            "backward changes its argument params[W_h] in place",
+        ),
+    ],
+)  # fmt: skip
+def test_further_mistakes(cell: type[rl.Cell], outputs: set[str] | None, words: str) -> None:
+    report = rl.diagnose(cell(4, 4, rng=0))
+    assert any(words in f.sentence for f in report.findings), str(report)
+    named = {output for f in report.findings for output in f.outputs}
+    assert outputs is None or all(any(o.startswith(place) for place in outputs) for o in named), str(report)
+    assert fails_gradient_check(cell(4, 4, rng=0))
+
+
+def test_a_block_of_one_number_is_not_explained_by_a_ratio() -> None:
+    wrong = mutant(LSTM, "recurrent_grads", ("tape.states[:-1, 0]", "tape.states[1:, 0]"))
+    (finding,) = rl.diagnose(wrong(3, 1, rng=0)).findings
+    assert "formed with h_t^T d_a[k], where h_{t-1}^T d_a[k] should be" in finding.sentence
+
+
+def test_the_numbers_shown_are_those_that_differ() -> None:
+    wrong = mutant(LSTM, "step_backward", ("d_c_prev = d_c * f", "d_c_prev = np.clip(d_c * f, -0.5, 0.5)"))
+    (finding,) = rl.diagnose(wrong(3, 4, rng=0)).findings
+    assert finding.kind == "unexplained"
+    assert all("0.5, should be" in pair for pair in finding.numbers.split("; "))
 
 
 # ---- two forward passes -----------------------------------------------------------------------

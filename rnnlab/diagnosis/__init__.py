@@ -6,11 +6,11 @@ import numpy as np
 
 from rnnlab.cells.base import Cell
 from rnnlab.diagnosis.backward import calls_step_backward, compare_with_loop, diagnose_backward
-from rnnlab.diagnosis.case import CENTRAL, make_step_case, private_copy, random_params
+from rnnlab.diagnosis.case import CENTRAL, make_step_case, private_copy, random_params, step_values
 from rnnlab.diagnosis.compare import compare_cells
-from rnnlab.diagnosis.report import Diagnosis, Finding, listing
-from rnnlab.diagnosis.run import exact_vjp, forward_method, make_run, taught_vjp
-from rnnlab.diagnosis.step import diagnose_step, raised
+from rnnlab.diagnosis.report import Diagnosis, Finding, listing, raised
+from rnnlab.diagnosis.run import exact_vjp, make_run
+from rnnlab.diagnosis.step import diagnose_step
 from rnnlab.diagnosis.sums import diagnose_recurrent_grads
 from rnnlab.ops import Array
 from rnnlab.validate import describe, generator, positive_int
@@ -48,56 +48,78 @@ def diagnose(
     T, B, rng = positive_int("T", T), positive_int("B", B), generator(rng)
     if reference is not None:
         return compare_cells(cell, reference, T, B, rng)
+    notes: list[str] = []
     try:
         with np.errstate(all="ignore"):  # NaN and infinity are told as findings
-            findings, notes = _diagnose(private_copy(cell), T, B, rng)
+            findings = _diagnose(private_copy(cell), T, B, rng, notes)
         findings += identical_gates(cell)
     except Exception as error:  # a learner's code may raise anything, anywhere
-        findings, notes = [raised("the forward pass", error)], []
+        findings = [raised("the forward pass", error)]
     return Diagnosis(repr(cell), tuple(findings), tuple(notes))
 
 
-def _diagnose(cell: Cell, T: int, B: int, rng: np.random.Generator) -> tuple[list[Finding], list[str]]:
-    notes: list[str] = []
-    original, cell = cell, random_params(cell, rng)
-    own_forward, own_backward = type(cell).forward is not Cell.forward, type(cell).backward is not Cell.backward
-    has_step, has_step_backward = (
-        getattr(type(cell), name) is not getattr(Cell, name) for name in ("step", "step_backward")
-    )
-    rows = max(B, -(-ROWS_OF_NUMBERS // cell.hidden_size))
-    case = None
-    if has_step or not own_forward:
+def _diagnose(cell: Cell, T: int, B: int, rng: np.random.Generator, notes: list[str]) -> list[Finding]:
+    own = {name for name in ("forward", "backward", "step", "step_backward") if _is_own(cell, name)}
+    if not own & {"backward", "step_backward"}:
+        told = f"{type(cell).__name__} has no step_backward"
+        return [raised("step_backward", NotImplementedError(told))]
+    case, method = None, None
+    if "step" in own or "forward" not in own:
+        rows = max(B, -(-ROWS_OF_NUMBERS // cell.hidden_size))
+        cell, unusable = _usable(cell, rows, rng)
+        if unusable:
+            return unusable
         case = make_step_case(cell, rows, rng)
-        if not np.isfinite(case.next).all():
-            cell = original  # a parameter that must be positive, say
-            case = make_step_case(cell, rows, rng)
-        single = [n for n, v in (("gates", case.gates), ("next_state", case.next)) if _is_single(v)]
-        if single:
-            told = (
-                f"step gives {' and '.join(single)} in single precision: a float32 buffer? "
-                "Its derivatives can be checked once it computes in float64."
-            )
-            return [Finding(("step",), (), "float32", told, 0.0)], notes
-        if case.method == CENTRAL:
+        if case is None:
+            notes.append("step mixes the sequences of a batch: only whole backward passes are compared")
+        elif "forward" not in own:
+            method = case.method
+        if case and case.method == CENTRAL:
             notes.append("step does not work on complex numbers: exact derivatives are central differences, to 1e-5")
-    run = make_run(cell, T, B, rng, case.method if case and not own_forward else forward_method(cell, T, B, rng))
-    uses_step = has_step_backward and (not own_backward or calls_step_backward(run))
-    step_findings = diagnose_step(case) if case and has_step_backward else []
-    if not has_step_backward and not own_backward:
-        return [raised("step_backward", NotImplementedError(f"{type(cell).__name__} has no step_backward"))], notes
-    taught = taught_vjp(run) if has_step_backward and not (step_findings and not uses_step) else None
-    if not uses_step:
-        step_findings = []  # nobody reads it
-    exact = exact_vjp(run) if case else None
-    findings = list(step_findings)
+    else:
+        cell = random_params(cell, rng)
+    run = make_run(cell, T, B, rng, method)
+    uses_step = "step_backward" in own and ("backward" not in own or calls_step_backward(run))
+    findings = diagnose_step(case) if case and uses_step else []
     broken = any(f.kind in ("exception", "wrong shape", "state left over") for f in findings)
-    if own_backward and step_findings:
-        return findings + ([] if broken else compare_with_loop(run)), notes
-    if exact and uses_step and not own_backward and not broken:
-        findings += diagnose_recurrent_grads(run, exact, not step_findings, rng)
-    if not findings:
-        findings += diagnose_backward(run, exact, taught, rng)
-    return findings, notes
+    if findings and "backward" in own:
+        return findings + ([] if broken else compare_with_loop(run))
+    exact = exact_vjp(run) if case else None
+    if exact and uses_step and "backward" not in own and not broken:
+        findings += diagnose_recurrent_grads(run, exact, not findings, rng)
+    taught = case is not None and "step_backward" in own and (uses_step or not diagnose_step(case))
+    return findings or diagnose_backward(run, exact, taught, rng)
+
+
+def _is_own(cell: Cell, name: str) -> bool:
+    return getattr(type(cell), name) is not getattr(Cell, name)
+
+
+def _usable(cell: Cell, rows: int, rng: np.random.Generator) -> tuple[Cell, list[Finding]]:
+    """The cell with random parameters (its own where one must be positive, say), and why its `step` cannot be
+    differentiated: it draws random numbers, or computes in single precision."""
+    K, S, H = len(cell.gate_names), len(cell.state_names), cell.hidden_size
+    a, prev = rng.normal(size=(K, rows, H)), rng.normal(size=(S, rows, H))
+    twin = random_params(cell, rng)
+    values = step_values(twin, a, prev)
+    if not np.isfinite(values[1]).all():
+        twin = cell
+        values = step_values(twin, a, prev)
+    names = [*cell.gate_names, *cell.state_names, *cell.extra_names]
+    single = [name for name, v in zip(names, np.concatenate(values), strict=True) if _is_single(v)]
+    if not all(np.array_equal(x, y, True) for x, y in zip(values, step_values(twin, a, prev), strict=True)):
+        told = (
+            "step gives another answer at each call with the same arguments: are random numbers drawn in it, or is "
+            "something left over from the call before? There is no derivative to compare with."
+        )
+        return twin, [Finding(("step",), (), "state left over", told, 0.0)]
+    if single:
+        told = (
+            f"step gives {listing(single)} in single precision: a float32 buffer? "
+            "Its derivatives can be checked once it computes in float64."
+        )
+        return twin, [Finding(("step",), (), "float32", told, 0.0)]
+    return twin, []
 
 
 def identical_gates(cell: Cell) -> list[Finding]:
@@ -122,5 +144,5 @@ def identical_gates(cell: Cell) -> list[Finding]:
 
 
 def _is_single(values: Array) -> bool:
-    """Whether all these numbers went through single precision."""
-    return values.size > 0 and bool(np.any(values)) and np.array_equal(values, values.astype(np.float32))
+    """Whether all these numbers went through single precision, and some of them show it."""
+    return bool(np.any(values * 4096 % 1)) and np.array_equal(values, values.astype(np.float32))

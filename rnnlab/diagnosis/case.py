@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ COMPLEX, CENTRAL = "complex step", "central differences"
 STEP = {COMPLEX: 1e-30, CENTRAL: 1e-5}
 RIGHT = {COMPLEX: 1e-9, CENTRAL: 1e-5}  # max|difference| / max|exact| of a block that is right
 FIT = {COMPLEX: 1e-8, CENTRAL: 1e-4}  # the same for a hypothesis that fits
-FLOOR = 1e-5  # a block is measured against at least this share of the largest one
 ROWS_AT_ONCE = 4096
 SYMBOLS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "z"}
 
@@ -50,6 +49,11 @@ def private_copy(cell: Cell) -> Cell:
     return cell.astype(np.float64)
 
 
+def with_values(cell: Cell, params: Mapping[str, Array]) -> Cell:
+    """The cell with these parameters; as in the time loops, `self.U` is `params["U"]` whatever was assigned to it."""
+    return cell.with_params({**cell.params, **params})._unrolled()
+
+
 def random_params(cell: Cell, rng: np.random.Generator) -> Cell:
     """The cell with parameters away from every symmetric point: no zero, no identity, no twin gates."""
     params = {}
@@ -59,7 +63,7 @@ def random_params(cell: Cell, rng: np.random.Generator) -> Cell:
             params[name] = rng.normal(size=p.shape) / np.sqrt(rows)
         else:
             params[name] = rng.uniform(0.3, 1, p.shape) * rng.choice((-1, 1), p.shape)
-    return cell.with_params(params)
+    return with_values(cell, params)
 
 
 def stacked(what: str, names: Sequence[str], values: Any, shape: tuple[int, ...]) -> Array:
@@ -69,7 +73,7 @@ def stacked(what: str, names: Sequence[str], values: Any, shape: tuple[int, ...]
     except TypeError:
         raise ValueError(f"{what} is {describe(values)}, where {len(names)} arrays should be") from None
     if count != len(names):
-        raise ValueError(f"{what} holds {count} arrays, where {len(names)} should be: {', '.join(names)}")
+        raise ValueError(f"{what} holds {count} arrays, where {len(names)} should be: {', '.join(names) or 'none'}")
     rows = []
     for name, value in zip(names, values, strict=True):
         array = np.asarray(value)
@@ -84,12 +88,38 @@ def stacked(what: str, names: Sequence[str], values: Any, shape: tuple[int, ...]
 
 def step_values(cell: Cell, a: Array, prev: Array) -> tuple[Array, Array, Array]:
     """`cell.step` on copies of its arguments: (gates, next_state, extras), each stacked."""
-    shape = a.shape[1:]
-    gates, following, extras = cell.step(a.copy(), prev.copy())
+    shape, values = a.shape[1:], cell._unrolled().step(a.copy(), prev.copy())
+    if not isinstance(values, tuple | list) or len(values) != 3:
+        raise ValueError(f"step returns {describe(values)}, where (gates, next_state, extras) should be")
+    gates, following, extras = values
     return (
-        stacked("step's gates", cell.gate_names, gates, shape),
-        stacked("step's next_state", cell.state_names, following, shape),
-        stacked("step's extras", cell.extra_names, extras, shape),
+        stacked("step: gates", cell.gate_names, gates, shape),
+        stacked("step: next_state", cell.state_names, following, shape),
+        stacked("step: extras", cell.extra_names, extras, shape),
+    )
+
+
+def call_step_backward(
+    cell: Cell, d_next: Array, prev: Array, gates: Array, extras: Array
+) -> tuple[Array, Array, Array, list[str]]:
+    """(d_a, d_prev, d_extras, names of the arguments that it changed); raises ValueError for what does not fit."""
+    given = {"d_next": d_next, "prev": prev, "gates": gates, "extras": extras}
+    copies = {name: array.copy() for name, array in given.items()}
+    result = cell.step_backward(*copies.values())
+    changed = [name for name, array in given.items() if not np.array_equal(copies[name], array, True)]
+    if not isinstance(result, tuple | list) or len(result) != 3:
+        raise ValueError(f"step_backward returns {type(result).__name__}, where (d_a, d_prev, d_extras) should be")
+    d_a, d_prev, d_extras = result
+    if d_extras is None and type(cell).backward is not Cell.backward:
+        d_extras = ()  # the base class's loop alone needs them
+    if not hasattr(d_extras, "__len__"):
+        raise ValueError(f"d_extras is {describe(d_extras)}, where a tuple of arrays should be")
+    shape, numbers = d_next.shape[1:], [str(n) for n in range(len(d_extras))]
+    return (
+        stacked("d_a", cell.gate_names, d_a, shape).real,
+        stacked("d_prev", cell.state_names, d_prev, shape).real,
+        stacked("d_extras", numbers, d_extras, shape).real,
+        changed,
     )
 
 
@@ -126,9 +156,10 @@ def vector_jacobian(jacobian: Array, d_next: Array, gates: int) -> tuple[Array, 
     return d[:gates], d[gates:]
 
 
-def make_step_case(cell: Cell, rows: int, rng: np.random.Generator, x: Array | None = None) -> StepCase:
+def make_step_case(cell: Cell, rows: int, rng: np.random.Generator, x: Array | None = None) -> StepCase | None:
     """A random case, of this input x (rows, D) where it is given. Complex step where one central difference
-    confirms it (in the second of two draws, should the first meet a kink), else central differences.
+    confirms it (in the second of two draws, should the first meet a kink), else central differences; None where
+    these are not confirmed either: a step that mixes its rows, or draws random numbers.
     Raises what the cell's `step` raises."""
     K, S, H = len(cell.gate_names), len(cell.state_names), cell.hidden_size
     for _ in range(2):
@@ -138,13 +169,15 @@ def make_step_case(cell: Cell, rows: int, rng: np.random.Generator, x: Array | N
         jacobian, method = _exact_jacobian(cell, a, prev, rng)
         if method == COMPLEX:
             break
+    if jacobian is None:
+        return None
     d_next = rng.normal(size=(S, rows, H))
     each = [vector_jacobian(jacobian, d_next * (np.arange(S) == p)[:, None, None], K) for p in range(S)]
     d_a, d_prev = (np.array(parts) for parts in zip(*each, strict=True))
     return StepCase(cell, a, prev, gates, following, extras, d_next, d_a, d_prev, method)
 
 
-def _exact_jacobian(cell: Cell, a: Array, prev: Array, rng: np.random.Generator) -> tuple[Array, str]:
+def _exact_jacobian(cell: Cell, a: Array, prev: Array, rng: np.random.Generator) -> tuple[Array | None, str]:
     direction = rng.normal(size=(len(a) + len(prev), *a.shape[1:]))
     d_a, d_prev = direction[: len(a)], direction[len(a) :]
 
@@ -152,45 +185,35 @@ def _exact_jacobian(cell: Cell, a: Array, prev: Array, rng: np.random.Generator)
         return step_values(cell, a + by * d_a, prev + by * d_prev)[1]
 
     central = (moved(1e-6) - moved(-1e-6)) / 2e-6
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
+    with warnings.catch_warnings():
         warnings.simplefilter("error", np.exceptions.ComplexWarning)
-        for at_once in (ROWS_AT_ONCE, 1):
+        for method, at_once in ((COMPLEX, ROWS_AT_ONCE), (COMPLEX, 1), (CENTRAL, 1)):
             try:
-                jacobian = step_jacobian(cell, a, prev, COMPLEX, at_once)
+                jacobian = step_jacobian(cell, a, prev, method, at_once)
             except Exception:  # whatever a learner's step raises on complex numbers, or on another batch size
                 continue
             along = np.einsum("mishj,mhi->shj", jacobian, direction)
-            if np.abs(along - central).max() <= 1e-4 * max(1.0, np.abs(central).max()):
-                return jacobian, COMPLEX
-    return step_jacobian(cell, a, prev, CENTRAL, 1), CENTRAL
+            if not np.abs(along - central).max() > 1e-4 * max(1.0, np.abs(central).max()):
+                return jacobian, method
+    return None, CENTRAL
 
 
-def gate_symbols(cell: Cell) -> dict[str, str]:
-    """How the gates are written in equations: i f g o, r z n; other names as they are."""
-    candidate = "n" if "reset" in cell.gate_names else "g"
-    return {name: SYMBOLS.get(name, candidate if name == "candidate" else name) for name in cell.gate_names}
-
-
-def state_values(cell: Cell, prev: Array, following: Array) -> dict[str, Array]:
-    """The states of both sides of a step by name, and their tanh."""
-    values = {f"{name}_{{t-1}}": v for name, v in zip(cell.state_names, prev, strict=True)}
-    values |= {f"{name}_t": v for name, v in zip(cell.state_names, following, strict=True)}
-    for name, v in zip(cell.state_names, following, strict=True):
-        values[f"tanh({name}_t)"] = np.tanh(v)
-    return values
+def blocks(cell: Cell, name: str) -> list[tuple[str, tuple[Any, ...]]]:
+    """(gate, index) for each gate's block of a parameter, or one block for a parameter without gates."""
+    p = cell.params[name]
+    if p.ndim == 3 and len(p) == len(cell.gate_names):
+        return [(gate, (k,)) for k, gate in enumerate(cell.gate_names)]
+    return [("", (...,))]
 
 
 def hidden_matrices(cell: Cell) -> dict[str, Array]:
     """Every (H, H) matrix among the parameters, and its transpose: W_h[k], W_x[k] where D = H, and own ones."""
-    H = cell.hidden_size
     found: dict[str, Array] = {}
     for name, p in cell.params.items():
-        blocks = {name: p} if p.ndim == 2 else {}
-        if p.ndim == 3 and len(p) == len(cell.gate_names):
-            blocks = {f"{name}[{gate}]": block for gate, block in zip(cell.gate_names, p, strict=True)}
-        for label, block in blocks.items():
-            if block.shape == (H, H) and H > 1:
-                found[f"{label}^T"], found[label] = block.T, block
+        for gate, block in blocks(cell, name):
+            if p[block].shape == (cell.hidden_size, cell.hidden_size) != (1, 1):
+                label = f"{name}[{gate}]" if gate else name
+                found[f"{label}^T"], found[label] = p[block].T, p[block]
     return found
 
 
@@ -199,28 +222,32 @@ def own_vectors(cell: Cell) -> dict[str, Array]:
     H, K = cell.hidden_size, len(cell.gate_names)
     found: dict[str, Array] = {}
     for name, p in cell.params.items():
-        if name not in ("W_x", "W_h", "b"):
-            if p.size == H:
-                found[name] = p.reshape(1, H)
-            elif p.size == K * H and p.shape[0] == K:
-                found |= {f"{name}[{g}]": v for g, v in zip(cell.gate_names, p.reshape(K, 1, H), strict=True)}
-            elif p.ndim > 1 and p.size == len(p) * H:
-                found |= {f"{name}[{n}]": v for n, v in enumerate(p.reshape(-1, 1, H))}
+        if name in ("W_x", "W_h", "b"):
+            continue
+        if p.size == H:
+            found[name] = p.reshape(1, H)
+        elif p.ndim > 1 and p.size == len(p) * H and p.shape != (H, H):
+            rows = cell.gate_names if len(p) == K else range(len(p))
+            found |= {f"{name}[{row}]": v for row, v in zip(rows, p.reshape(-1, 1, H), strict=True)}
     return found
 
 
 def step_vocabulary(case: StepCase, also: dict[str, Array] | None = None) -> Vocabulary:
-    """Everything that a line of `step_backward` can multiply with, and what stands for itself `also`."""
-    cell, shape = case.cell, case.a.shape[1:]
-    symbols = gate_symbols(cell)
-    values = state_values(cell, case.prev, case.next)
-    values |= {symbols[name]: v for name, v in zip(cell.gate_names, case.gates, strict=True)}
+    """Everything that a line of `step_backward` can multiply with, and what stands for itself `also`.
+
+    Gates are written as in equations: i f g o, r z n; other names as they are.
+    """
+    cell = case.cell
+    symbols = SYMBOLS | {"candidate": "n" if "reset" in cell.gate_names else "g"}
+    values: dict[str, Array] = {}
+    for time, state in (("{t-1}", case.prev), ("t", case.next)):
+        values |= {f"{name}_{time}": v for name, v in zip(cell.state_names, state, strict=True)}
+    values |= {f"tanh({name})": np.tanh(v) for name, v in reversed(values.items())}
+    values |= {symbols.get(name, name): v for name, v in zip(cell.gate_names, case.gates, strict=True)}
     values |= dict(zip(cell.extra_names, case.extras, strict=True))
     derived = {}
     if cell.W_h.shape == (len(cell.gate_names), cell.hidden_size, cell.hidden_size):
-        derived = {
-            f"({cell.state_names[0]}_{{t-1}} W_h[{g}])": case.prev[0] @ W
-            for g, W in zip(cell.gate_names, cell.W_h, strict=True)
-        }
-    derived |= {name: np.broadcast_to(v, shape) for name, v in (own_vectors(cell) | (also or {})).items()}
+        for gate, W in zip(cell.gate_names, cell.W_h, strict=True):
+            derived[f"({cell.state_names[0]}_{{t-1}} W_h[{gate}])"] = case.prev[0] @ W
+    derived |= {name: np.broadcast_to(v, case.a.shape[1:]) for name, v in (own_vectors(cell) | (also or {})).items()}
     return Vocabulary(values, derived, hidden_matrices(cell), FIT[case.method])

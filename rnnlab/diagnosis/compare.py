@@ -15,13 +15,20 @@ from rnnlab.diagnosis.case import (
     random_params,
     step_values,
     step_vocabulary,
+    with_values,
 )
-from rnnlab.diagnosis.report import Diagnosis, Finding, listing
-from rnnlab.diagnosis.step import Explanation, is_right, of_ratio, raised, show_numbers
+from rnnlab.diagnosis.report import Diagnosis, Finding, listing, raised, sentence
+from rnnlab.diagnosis.step import Explanation, is_right, of_ratio, show_numbers
 from rnnlab.diagnosis.terms import Vocabulary, match, residual
-from rnnlab.ops import Array
+from rnnlab.ops import Array, sigmoid
 
 SAME = 1e-9
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "sigmoid": (sigmoid, lambda v: np.log(v / (1 - v))),
+    "tanh": (np.tanh, np.arctanh),
+    "relu": (lambda v: np.maximum(v, 0), lambda v: np.full_like(v, np.nan)),
+    "no activation": (np.asarray, np.asarray),
+}  # each with its inverse
 
 
 def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Generator) -> Diagnosis:
@@ -32,25 +39,21 @@ def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Ge
         for name in ("gate_names", "state_names", "input_size", "hidden_size")
         if getattr(cell, name) != getattr(reference, name)
     ]
-    shapes = [{name: p.shape for name, p in c.params.items()} for c in (cell, reference)]
-    common = [name for name in shapes[0] if shapes[0][name] == shapes[1].get(name)]
     if different:
         told = f"The two cells cannot be compared: {'; '.join(different)}."
         return Diagnosis(target, (Finding(("cell",), (), "another interface", told, 0.0),))
-    notes = []
-    if shapes[0] != shapes[1]:
-        notes.append(f"only {listing(common)} are parameters of both; the others keep values of their own")
-    own, other = random_params(private_copy(cell), rng), private_copy(reference)
-    other = random_params(other, rng)
-    other = other.with_params(other.params | {name: own.params[name] for name in common})
-    findings: list[Finding] = []
+    shapes, theirs = ({name: p.shape for name, p in c.params.items()} for c in (cell, reference))
+    common = [name for name in shapes if shapes[name] == theirs.get(name)]
+    own = f"only {listing(common)} are parameters of both; the others keep values of their own"
+    notes = () if shapes == theirs else (own,)
+    cell, reference = (random_params(private_copy(c), rng) for c in (cell, reference))
+    reference = with_values(reference, {name: cell.params[name] for name in common})
     try:
-        findings = _compare_step(own, other, rng)
-        if not findings:
-            findings = _compare_sequence(own, other, T, B, rng)
-    except Exception as error:
+        with np.errstate(all="ignore"):
+            findings = _compare_step(cell, reference, rng) or _compare_sequence(cell, reference, T, B, rng)
+    except Exception as error:  # a learner's code may raise anything
         findings = [raised("the forward pass", error)]
-    return Diagnosis(target, tuple(findings), tuple(notes))
+    return Diagnosis(target, tuple(findings), notes)
 
 
 def _compare_step(cell: Cell, reference: Cell, rng: np.random.Generator) -> list[Finding]:
@@ -63,25 +66,28 @@ def _compare_step(cell: Cell, reference: Cell, rng: np.random.Generator) -> list
     # the vocabulary's "next" values are the reference's: what the equations should have given
     case = StepCase(reference, a, prev, gates, true_following, extras, none, none, none, COMPLEX)
     vocabulary = step_vocabulary(case, own_vectors(cell))
+    bases = {"": np.ones(prev.shape[1:])}
+    bases |= {f"{name}_{{t-1}}": v for name, v in zip(cell.state_names, prev, strict=True)}
     findings = []
-    sums = _Sums(vocabulary, prev, cell)
     for k, name in enumerate(cell.gate_names):
         if not is_right(gates[k], true_gates[k], 0.0, SAME):
             others = {f"the gate {g}": true_gates[n] for n, g in enumerate(cell.gate_names) if n != k}
-            why = _explain_gate(name, gates[k], true_gates[k], a[k], others, sums)
+            why = _explain_gate(name, gates[k], true_gates[k], a[k], others, vocabulary, bases)
             findings.append(_finding(f"gates[{name}]", gates[k], true_gates[k], why))
     if findings:
         return findings  # the states follow from the gates
     for s in reversed(range(S)):  # h is made from the others
-        claimed, exact = following[s], true_following[s]
+        claimed, exact, name = following[s], true_following[s], cell.state_names[s]
         follows = any(
             np.allclose(claimed * f(true_following[n]), exact * f(following[n]), rtol=1e-9)
             for n in range(s + 1, S)
             for f in (np.tanh, np.asarray)
         )
         if not is_right(claimed, exact, 0.0, SAME) and not follows:
-            why = _explain_state(claimed, exact, vocabulary, sums, cell.state_names[s])
-            findings.append(_finding(f"next_state[{cell.state_names[s]}]", claimed, exact, why))
+            ratio = vocabulary.ratio(claimed, exact)
+            readings = [_read(array, vocabulary, bases, f"{name}_t") for array in (claimed, exact)]
+            found = of_ratio(*ratio) if ratio else _of_readings(readings, "is {}, where the reference has {}")
+            findings.append(_finding(f"next_state[{name}]", claimed, exact, found))
     return findings
 
 
@@ -90,100 +96,72 @@ def _compare_sequence(cell: Cell, reference: Cell, T: int, B: int, rng: np.rando
     S, H = len(cell.state_names), cell.hidden_size
     x, state = rng.normal(size=(T, B, cell.input_size)), rng.normal(size=(S, B, H))
     claimed, exact = (c.forward(x.copy(), state.copy()).states for c in (cell, reference))
-    wrong = [t for t in range(T + 1) if not is_right(claimed[t], exact[t], 0.0, SAME)]
-    if not wrong:
-        return []
-    t = wrong[0]
-    told = f"One step agrees, but the forward passes part: states are the same up to t = {t - 1}, and part at t = {t}."
-    return [Finding(("states",), (), "unexplained", told, None, show_numbers(claimed[t], exact[t]))]
+    for t in range(T + 1):
+        if not is_right(claimed[t], exact[t], 0.0, SAME):
+            until = f"states are the same up to t = {t - 1}, and part at t = {t}" if t else "they part at t = 0"
+            told = f"One step agrees, but the forward passes do not: {until}."
+            return [Finding(("states",), (), "unexplained", told, None, show_numbers(claimed[t], exact[t]))]
+    return []
 
 
-class _Sums:
-    """Reads an array as one term or the sum of two: products of recorded values, and h (or c) through a matrix."""
+def _read(array: Array, vocabulary: Vocabulary, bases: dict[str, Array], without: str = "") -> tuple[str, float] | None:
+    """The simplest reading as one term or the sum of two, not using the value `without`, and its residual: products
+    of recorded values, and h (or c) through a matrix."""
+    names, table = vocabulary.terms(bases)
+    kept = [n for n, term in enumerate(names) if not without or not any(without in f for f in term.factors)]
+    names, table, flat = [names[n] for n in kept], table[kept], array.reshape(1, -1)
+    whole = [(names[j].cost, j) for _, j, sign in match(flat, table, 1e-8) if sign > 0]
+    if whole:
+        _, j = min(whole)
+        return str(names[j]), residual(flat[0], table[j])
+    pairs = [(names[i].cost + names[j].cost, i, j) for i, j, sign in match(flat - table, table, 1e-8) if sign > 0]
+    if not pairs:
+        return None
+    _, i, j = min(pairs)
+    return f"{names[i]} + {names[j]}", residual(flat[0], table[i] + table[j])
 
-    def __init__(self, vocabulary: Vocabulary, prev: Array, cell: Cell) -> None:
-        bases = {"": np.ones(prev.shape[1:])}
-        bases |= {f"{name}_{{t-1}}": v for name, v in zip(cell.state_names, prev, strict=True)}
-        self.names, self.table = vocabulary.terms(bases)
 
-    def read(self, array: Array, without: str = "") -> tuple[str, float] | None:
-        """The simplest reading and its residual, not using the value `without`."""
-        kept = [n for n, term in enumerate(self.names) if not without or not any(without in f for f in term.factors)]
-        table, flat = self.table[kept], array.reshape(1, -1)
-        whole = [(self.names[kept[j]].cost, j) for _, j, sign in match(flat, table, 1e-8) if sign > 0]
-        if whole:
-            j = min(whole)[1]
-            return str(self.names[kept[j]]), residual(array.ravel(), table[j])
-        pairs = [
-            (self.names[kept[i]].cost + self.names[kept[j]].cost, i, j)
-            for i, j, sign in match(flat - table, table, 1e-8)
-            if sign > 0
-        ]
-        if not pairs:
-            return None
-        _, i, j = min(pairs)
-        return f"{self.names[kept[i]]} + {self.names[kept[j]]}", residual(array.ravel(), table[i] + table[j])
+def _of_readings(readings: list[tuple[str, float] | None], text: str, kind: str = "wrong term") -> Explanation | None:
+    (has, off), (should, true_off) = (reading or ("", np.inf) for reading in readings)
+    return Explanation(kind, text.format(has, should), max(off, true_off)) if max(off, true_off) < np.inf else None
 
 
 def _finding(output: str, claimed: Array, exact: Array, why: Explanation | None) -> Finding:
     if why is None:
         told = f"{output} parts from the reference, and no hypothesis fits."
         return Finding((output,), (), "unexplained", told, None, show_numbers(claimed, exact))
-    return Finding((output,), (), why.kind, f"{output} {why.text}.", why.residual)
+    return Finding((output,), (), why.kind, sentence((output,), why.text), why.residual)
 
 
 def _explain_gate(
-    name: str, claimed: Array, exact: Array, a: Array, others: dict[str, Array], sums: _Sums
+    name: str,
+    claimed: Array,
+    exact: Array,
+    a: Array,
+    others: dict[str, Array],
+    vocabulary: Vocabulary,
+    bases: dict[str, Array],
 ) -> Explanation | None:
-    for other_name, other in others.items():
-        if is_right(claimed, other, 0.0, SAME):
-            return Explanation("another's place", f"holds what {other_name} should be", residual(claimed, other))
-    with np.errstate(all="ignore"):
-        inverse: dict[str, Callable[[Array], Array]] = {
-            "sigmoid": lambda v: np.asarray(np.log(v / (1 - v))),
-            "tanh": np.arctanh,
-            "no activation": np.asarray,
-        }
-        inner = {n: f(exact) for n, f in inverse.items()}
-        mine = {n: f(claimed) for n, f in inverse.items()}
-    guesses = [
-        ("1 - v", f"is 1 - {name} of the reference", 1 - exact),
-        ("sign", "has the wrong sign", -exact),
-    ]
+    guesses = [("another's place", f"holds what {other} should be", v) for other, v in others.items()]
+    guesses += [("1 - v", f"is 1 - {name} of the reference", 1 - exact), ("sign", "has the wrong sign", -exact)]
+    inner = {activation: inverse(exact) for activation, (_, inverse) in ACTIVATIONS.items()}
     guesses += [
-        ("activation", f"goes through {m}, where the reference has {e}", _apply(m, inner[e]))
-        for m in ("sigmoid", "tanh", "relu", "no activation")
+        ("activation", f"goes through {m}, where the reference has {e}", f(inner[e]))
+        for m, (f, _) in ACTIVATIONS.items()
         for e in inner
         if m != e
     ]
     for kind, told, hypothesis in guesses:
         if np.isfinite(hypothesis).all() and is_right(claimed, hypothesis, 0.0, SAME):
             return Explanation(kind, told, residual(claimed, hypothesis))
-    for activation, before in mine.items():
-        after = inner[activation]
-        if np.isfinite(before).all() and np.isfinite(after).all():
-            nothing = ("", 0.0)
-            has = nothing if np.allclose(before, a, rtol=1e-9) else sums.read(before - a)
-            should = nothing if np.allclose(after, a, rtol=1e-9) else sums.read(after - a)
-            if has and should:
-                texts = [" + ".join(filter(None, (f"a[{name}]", part))) for part, _ in (has, should)]
-                told = f"reads {texts[0]}, where the reference reads {texts[1]}"
-                return Explanation("wrong input", told, max(has[1], should[1]))
-    return None
-
-
-def _apply(name: str, x: Array) -> Array:
-    with np.errstate(all="ignore"):
-        if name == "sigmoid":
-            return np.asarray(1 / (1 + np.exp(-x)))
-        return {"tanh": np.tanh(x), "relu": np.maximum(x, 0)}.get(name, x)
-
-
-def _explain_state(claimed: Array, exact: Array, vocabulary: Vocabulary, sums: _Sums, name: str) -> Explanation | None:
-    found = vocabulary.ratio(claimed, exact)
-    if found:
-        return of_ratio(*found)
-    has, should = (sums.read(array, f"{name}_t") for array in (claimed, exact))
-    if has and should:
-        return Explanation("wrong term", f"is {has[0]}, where the reference has {should[0]}", max(has[1], should[1]))
+    for activation, (_, inverse) in ACTIVATIONS.items():
+        both = [inverse(claimed), inner[activation]]
+        if np.isfinite(both).all():
+            readings: list[tuple[str, float] | None] = []
+            for before in both:
+                read = ("", 0.0) if np.allclose(before, a, rtol=1e-9) else _read(before - a, vocabulary, bases)
+                readings.append(read and (f"a[{name}] + {read[0]}".removesuffix(" + "), read[1]))
+            found = _of_readings(readings, "reads {}, where the reference reads {}", "wrong input")
+            if found:
+                return found
     return None

@@ -83,3 +83,29 @@ def listing(names: Sequence[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     names = list(names)
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def raised(what: str, error: Exception) -> Finding:
+    """What a learner's code raises, or (a ValueError that says what should be) what does not fit in its answer."""
+    told = str(error)
+    if isinstance(error, ValueError) and "should be" in told:
+        return Finding((told.split()[0].rstrip(":"),), (), "wrong shape", f"{told}.", 0.0)
+    return Finding((what,), (), "exception", f"{what} raises {type(error).__name__}: {told.rstrip('. ')}.", 0.0)
+
+
+def modified(what: str, names: Sequence[str]) -> Finding:
+    """Arrays of the caller's that a learner's code writes to."""
+    told = (
+        f"{what} changes its argument {listing(names)} in place, so the caller's array is another afterwards "
+        "(write x = x + y for x += y)."
+    )
+    return Finding(tuple(names), (), "argument modified", told, 0.0)
+
+
+PLURAL = {"is": "are", "has": "have", "lacks": "lack", "holds": "hold"}
+
+
+def sentence(names: Sequence[str], text: str, through: str = "") -> str:
+    """ "d_a[input] and d_a[forget] have the wrong sign."; `text` is in the singular."""
+    verb, _, rest = text.partition(" ")
+    return f"{listing(names)}{through} {PLURAL.get(verb, verb) if len(names) > 1 else verb} {rest}."

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.diagnosis.case import CENTRAL, COMPLEX, derivative, step_jacobian, step_values, vector_jacobian
+from rnnlab.diagnosis.case import (
+    CENTRAL,
+    COMPLEX,
+    call_step_backward,
+    derivative,
+    step_jacobian,
+    step_values,
+    vector_jacobian,
+    with_values,
+)
 from rnnlab.ops import Array
 
 Vjp = Callable[[int, Array], tuple[Array, Array]]
@@ -36,10 +46,21 @@ class Run:
         *rest, T, B, N = array.shape
         return array.reshape(*rest, T * B, N)
 
-    def inputs(self) -> Array:
+    def inputs(self, cell: Cell | None = None) -> Array:
         """a = x W_x + b, (K, T, B, H)."""
-        a: Array = np.einsum("tbd,kdh->ktbh", self.x, self.cell.W_x) + self.cell.b[:, :, None]
+        cell = cell or self.cell
+        a: Array = np.einsum("tbd,kdh->ktbh", self.x, cell.W_x) + cell.b[:, :, None]
         return a
+
+    def loss(self, cell: Cell, x: Array, state: Array, t: int = 0) -> Any:
+        """What is read from step t on, when the network starts there with `state`."""
+        read = (self.d_h[t - 1] * state[0]).sum() if t else 0
+        if t == self.T:
+            return read + (self.d_state * state).sum()
+        if np.iscomplexobj(x) or np.iscomplexobj(state):
+            cell = with_values(cell, {name: p.astype(complex) for name, p in cell.params.items()})
+        tape = cell.forward(x[t:], state)
+        return read + (self.d_h[t:] * tape.h).sum() + (self.d_state * tape.states[-1]).sum()
 
     def sums_of(self, loop: Loop) -> dict[str, Array]:
         """The gradients that follow from a loop's d_a alone: W_x, b and x."""
@@ -60,23 +81,47 @@ class Loop:
     d_a: Array
 
 
-def make_run(cell: Cell, T: int, B: int, rng: np.random.Generator, method: str) -> Run:
+def make_run(cell: Cell, T: int, B: int, rng: np.random.Generator, method: str | None) -> Run:
+    """Random input, states and loss; the method is found out where it is not known."""
     S, H = len(cell.state_names), cell.hidden_size
     x, state = rng.normal(size=(T, B, cell.input_size)), rng.normal(size=(S, B, H))
     tape = cell.forward(x.copy(), state.copy())
-    return Run(cell, x, tape, rng.normal(size=(T, B, H)), rng.normal(size=(S, B, H)), method)
+    run = Run(cell, x, tape, rng.normal(size=(T, B, H)), rng.normal(size=(S, B, H)), method or COMPLEX)
+    return run if method else Run(cell, x, tape, run.d_h, run.d_state, _method(run, rng))
+
+
+def _method(run: Run, rng: np.random.Generator) -> str:
+    """Complex step, if the forward pass takes complex numbers and one central difference agrees."""
+    loss = partial(_moved, lambda x: run.loss(run.cell, x, run.tape.states[0]), run.x, rng.normal(size=run.x.shape))
+    central = derivative(loss, CENTRAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        try:
+            off = abs(derivative(loss, COMPLEX) - central)
+        except Exception:  # whatever a learner's forward raises on complex numbers
+            return CENTRAL
+    return COMPLEX if off <= 1e-4 * max(1.0, float(abs(central))) else CENTRAL
+
+
+def _moved(f: Callable[[Array], Array], at: Array, direction: Array, by: Any) -> Array:
+    return f(at + by * direction)
 
 
 def go_back(
-    run: Run, vjp: Vjp, carried: Array | float = 1.0, d_h: Array | None = None, final: Array | float = 1.0
+    run: Run,
+    vjp: Vjp,
+    carried: Array | float = 1.0,
+    d_h: Array | None = None,
+    final: Array | float = 1.0,
+    steps: Iterable[int] | None = None,
 ) -> Loop:
     """Backpropagation through time; of the state's gradient, `carried` (S, 1, 1) is handed on from step to step,
-    and `final` (S, 1, 1) of d_state to the last."""
+    and `final` (S, 1, 1) of d_state to the last. `steps` are T-1 .. 0 where a learner's loop takes no others."""
     d_h = run.d_h if d_h is None else d_h
     used = np.zeros_like(run.tape.states)
     recorded, d_a = np.zeros_like(used), np.zeros_like(run.tape.gates)
     back = run.d_state
-    for t in reversed(range(run.T)):
+    for t in reversed(range(run.T)) if steps is None else steps:
         recorded[t + 1] = back
         recorded[t + 1, 0] += d_h[t]
         used[t + 1] = (final if t == run.T - 1 else carried) * back
@@ -103,74 +148,31 @@ def exact_vjp(run: Run) -> Vjp | None:
 def taught_vjp(run: Run, tape: Tape | None = None, previous: Array | None = None) -> Vjp:
     """The cell's own `step_backward`, on the recorded values or on changed ones."""
     tape = tape or run.tape
-    previous = tape.states[:-1] if previous is None else previous
-
-    def vjp(t: int, d: Array) -> tuple[Array, Array]:
-        d_a, d_prev, _ = run.cell.step_backward(
-            d.copy(), previous[t].copy(), tape.gates[:, t].copy(), tape.extras[:, t].copy()
-        )
-        return np.array(d_a), np.array(d_prev)
-
-    return vjp
+    previous = tape.states if previous is None else previous
+    return lambda t, d: call_step_backward(run.cell, d, previous[t], tape.gates[:, t], tape.extras[:, t])[:2]
 
 
-def forward_method(cell: Cell, T: int, B: int, rng: np.random.Generator) -> str:
-    """Complex step, if the forward pass takes complex numbers and one central difference agrees."""
-    x, direction = rng.normal(size=(2, T, B, cell.input_size))
-
-    def moved(by: Any) -> Array:
-        shifted = x + by * direction
-        return np.asarray(_complex_if(cell, shifted).forward(shifted).states)
-
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("error", np.exceptions.ComplexWarning)
-        central = derivative(moved, CENTRAL)
-        try:
-            off = np.abs(derivative(moved, COMPLEX) - central).max()
-        except Exception:  # whatever a learner's forward raises on complex numbers
-            return CENTRAL
-    return COMPLEX if off <= 1e-4 * max(1.0, np.abs(central).max()) else CENTRAL
+def own_extras(run: Run, loop: Loop) -> Array:
+    """What step_backward returns for recurrent_grads, at every step of the loop: (n, T, B, H)."""
+    tape = run.tape
+    steps = [
+        call_step_backward(run.cell, loop.used[t + 1], tape.states[t], tape.gates[:, t], tape.extras[:, t])[2]
+        for t in range(run.T)
+    ]
+    return np.stack(steps, axis=1)
 
 
 def forward_states(run: Run) -> Array:
     """dL/dstates for every t from the forward pass alone, restarted at t with one entry moved."""
-    exact = np.empty_like(run.tape.states)
-    for t, state in enumerate(run.tape.states):
-        for index in np.ndindex(state.shape):
-            one = np.zeros(state.shape)
-            one[index] = 1
-
-            def worth(by: Any, t: int = t, state: Array = state, one: Array = one) -> Array:
-                return np.asarray(_worth(run, t, state + by * one))
-
-            exact[(t, *index)] = derivative(worth, run.method)
-    return exact
+    losses = [lambda state, t=t: run.loss(run.cell, run.x, state, t) for t in range(run.T + 1)]
+    return np.array([_entries(f, state, run.method) for f, state in zip(losses, run.tape.states, strict=True)])
 
 
 def forward_x(run: Run) -> Array:
     """dL/dx from the forward pass alone, one entry moved."""
-    exact = np.empty_like(run.x)
-    for index in np.ndindex(run.x.shape):
-        one = np.zeros(run.x.shape)
-        one[index] = 1
-
-        def worth(by: Any, one: Array = one) -> Array:
-            x = run.x + by * one
-            tape = _complex_if(run.cell, x).forward(x, run.tape.states[0])
-            return np.asarray((run.d_h * tape.h).sum() + (run.d_state * tape.states[-1]).sum())
-
-        exact[index] = derivative(worth, run.method)
-    return exact
+    return _entries(lambda x: run.loss(run.cell, x, run.tape.states[0]), run.x, run.method)
 
 
-def _worth(run: Run, t: int, state: Array) -> Any:
-    """What is read from step t on, when the network starts there with `state`."""
-    read = (run.d_h[t - 1] * state[0]).sum() if t else 0
-    if t == run.T:
-        return read + (run.d_state * state).sum()
-    tape = _complex_if(run.cell, state).forward(run.x[t:], state)
-    return read + (run.d_h[t:] * tape.h).sum() + (run.d_state * tape.states[-1]).sum()
-
-
-def _complex_if(cell: Cell, array: Array) -> Cell:
-    return cell.astype(np.complex128) if np.iscomplexobj(array) else cell
+def _entries(f: Callable[[Array], Array], at: Array, method: str) -> Array:
+    units = np.eye(at.size).reshape(at.size, *at.shape)
+    return np.array([derivative(partial(_moved, f, at, one), method) for one in units]).reshape(at.shape)

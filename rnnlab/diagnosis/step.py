@@ -8,10 +8,12 @@ from itertools import chain, combinations
 
 import numpy as np
 
-from rnnlab.diagnosis.case import FIT, FLOOR, RIGHT, StepCase, own_vectors, stacked, step_vocabulary
-from rnnlab.diagnosis.report import Finding, listing
+from rnnlab.diagnosis.case import FIT, RIGHT, StepCase, call_step_backward, own_vectors, step_vocabulary
+from rnnlab.diagnosis.report import Finding, listing, modified, raised, sentence
 from rnnlab.diagnosis.terms import Term, Vocabulary, closest_readings, factor_text, match, residual
 from rnnlab.ops import Array
+
+FLOOR = 1e-5  # a block is measured against at least this share of the largest one
 
 
 @dataclass(frozen=True)
@@ -38,122 +40,59 @@ class Wrong:
     follows: bool = False  # from another output that is wrong
 
 
-def call_step_backward(case: StepCase, d_next: Array) -> tuple[Array, Array, tuple[Array, ...], list[str]]:
-    """(d_a, d_prev, d_extras, names of the arguments that it changed); raises ValueError for what does not fit."""
-    names = ("d_next", "prev", "gates", "extras")
-    given = (d_next, case.prev, case.gates, case.extras)
-    copies = [array.copy() for array in given]
-    result = case.cell.step_backward(*copies)
-    changed = [
-        name for name, now, then in zip(names, copies, given, strict=True) if not np.array_equal(now, then, True)
-    ]
-    if not isinstance(result, tuple | list) or len(result) != 3:
-        raise ValueError(f"step_backward returns {type(result).__name__}, where (d_a, d_prev, d_extras) should be")
-    shape = d_next.shape[1:]
-    d_a = stacked("d_a", case.cell.gate_names, result[0], shape).real
-    d_prev = stacked("d_prev", case.cell.state_names, result[1], shape).real
-    d_extras = () if result[2] is None else tuple(np.array(d, dtype=float) for d in result[2])
-    return d_a, d_prev, d_extras, changed
-
-
 def diagnose_step(case: StepCase) -> list[Finding]:
     """Findings about `step_backward`, the root first; none where all its outputs are right."""
-    S = len(case.prev)
-    findings: list[Finding] = []
+    cell, S = case.cell, len(case.prev)
+    values = case.prev, case.gates, case.extras
     paths = [np.where((np.arange(S) == p)[:, None, None], case.d_next, 0) for p in range(S)]
     try:
-        called = [call_step_backward(case, d) for d in paths]
+        first = call_step_backward(cell, paths[0], *values)
     except Exception as error:  # anything that a learner's code raises is a finding
         return [raised("step_backward", error)]
-    changed = sorted({name for call in called for name in call[3]})
-    if changed:
-        findings.append(
-            Finding(
-                tuple(changed),
-                (),
-                "argument modified",
-                f"step_backward changes its argument {listing(changed)} in place, so the caller's array is another "
-                "afterwards (write x = x + y for x += y).",
-                0.0,
-            )
-        )
     try:
-        again = call_step_backward(case, paths[0])
-        same = all(np.array_equal(x, y, True) for x, y in zip(called[0][:2], again[:2], strict=True))
+        called = [call_step_backward(cell, d, *values) for d in (*paths, 0 * case.d_next, case.d_next)]
     except Exception as error:
-        same, again = True, called[0]
-        findings.append(raised("the second call of step_backward", error))
-    if not same:
-        findings.append(leftover("step_backward", called[0][0], again[0], case.d_a[0]))
-    offset_a, offset_prev = _offset(case, findings) if same else (0.0, 0.0)
-    claimed_a = np.array([c[0] for c in called]) - offset_a
-    claimed_prev = np.array([c[1] for c in called]) - offset_prev
-    wrong = _compare(case, claimed_a, claimed_prev) if same else []
-    constant = {output for f in findings if f.kind == "not zero for zero" for output in f.outputs}
+        return [raised("a later call of step_backward", error)]
+    changed = sorted({name for call in called for name in call[3]})
+    findings = [modified("step_backward", changed)] if changed else []
+    if not all(np.array_equal(x, y, True) for x, y in zip(first[:2], called[0][:2], strict=True)):
+        return [*findings, leftover("step_backward", first[0], called[0][0], case.d_a[0])]
+    *each_a, zero_a, joint_a = (call[0] for call in called)
+    *each_prev, zero_prev, joint_prev = (call[1] for call in called)
+    names = [*(f"d_a[{g}]" for g in cell.gate_names), *(f"d_prev[{s}]" for s in cell.state_names)]
+    constant = [n for n, d in zip(names, (*zero_a, *zero_prev), strict=True) if d.any() and np.isfinite(d).all()]
+    if constant:
+        told = (
+            f"{listing(constant)}: not zero for d_next = 0, though a gradient is linear in d_next; is a buffer "
+            "initialised from something else than zeros, or d_next forgotten in a product?"
+        )
+        findings.append(Finding(tuple(constant), (), "not zero for zero", told, 0.0))
+    finite = np.isfinite(zero_a).all() and np.isfinite(zero_prev).all()
+    claimed_a, claimed_prev = np.array(each_a), np.array(each_prev)
+    if finite:
+        claimed_a, claimed_prev = claimed_a - zero_a, claimed_prev - zero_prev
+    wrong = _compare(case, claimed_a, claimed_prev)
     wrong = [w for w in wrong if w.output not in constant or w.explanation is None or w.explanation.kind != "zero"]
     findings += _to_findings(case, wrong, claimed_a, claimed_prev)
-    if not findings:
-        findings += _joint(case, claimed_a.sum(axis=0), claimed_prev.sum(axis=0))
+    right = RIGHT[case.method]
+    if not findings and not (
+        is_right(joint_a, claimed_a.sum(axis=0), 0.0, right)
+        and is_right(joint_prev, claimed_prev.sum(axis=0), 0.0, right)
+    ):
+        told = "Each incoming path alone is right, but not all together: step_backward is not linear in d_next."
+        findings.append(Finding(("d_next",), (), "not linear", told, 0.0))
     return findings
 
 
 def leftover(what: str, first: Array, second: Array, exact: Array) -> Finding:
     """Two calls with the same arguments that give different answers."""
     grows = residual(exact, second - first) < 1e-6
-    how = ": each call adds to the one before (accumulators are not cleared)" if grows else ""
-    return Finding(
-        (what,),
-        (),
-        "state left over",
-        f"The second call of {what} with the same arguments gives another answer than the first, so something "
-        f"is left over from the call before{how}.",
-        residual(second, first + exact) if grows else 0.0,
+    told = (
+        f"The second call of {what} with the same arguments gives another answer than the first, so something is left "
+        "over from the call before" + ": each call adds to the one before (accumulators are not cleared)." * grows
     )
-
-
-def raised(what: str, error: Exception) -> Finding:
-    """What a learner's code raises, or (a ValueError of `stacked`) what does not fit in what it returns."""
-    told = str(error)
-    if isinstance(error, ValueError) and "should be" in told:
-        return Finding((told.split()[0],), (), "wrong shape", f"{told}.", 0.0)
-    told = f"{what} raises {type(error).__name__}: {told}."
-    return Finding((what,), (), "exception", told[0].upper() + told[1:], 0.0)
-
-
-def _offset(case: StepCase, findings: list[Finding]) -> tuple[Array, Array]:
-    """What step_backward returns for a zero d_next, which must be zero."""
-    try:
-        d_a, d_prev, *_ = call_step_backward(case, np.zeros_like(case.d_next))
-    except Exception as error:
-        findings.append(raised("step_backward with d_next = 0", error))
-        return np.zeros(1), np.zeros(1)
-    names = [*(f"d_a[{g}]" for g in case.cell.gate_names), *(f"d_prev[{s}]" for s in case.cell.state_names)]
-    nonzero = [n for n, block in zip(names, (*d_a, *d_prev), strict=True) if np.abs(block).max() > 0]
-    if nonzero and np.isfinite(d_a).all() and np.isfinite(d_prev).all():
-        findings.append(
-            Finding(
-                tuple(nonzero),
-                (),
-                "not zero for zero",
-                f"{listing(nonzero)}: not zero for d_next = 0, though a gradient is linear in d_next; "
-                "is a buffer initialised from something else than zeros, or d_next forgotten in a product?",
-                0.0,
-            )
-        )
-        return d_a, d_prev
-    return np.zeros(1), np.zeros(1)
-
-
-def _joint(case: StepCase, sum_a: Array, sum_prev: Array) -> list[Finding]:
-    """Each path alone is right: are they together?"""
-    try:
-        d_a, d_prev, *_ = call_step_backward(case, case.d_next)
-    except Exception as error:
-        return [raised("step_backward", error)]
-    if is_right(d_a, sum_a, 0.0, RIGHT[case.method]) and is_right(d_prev, sum_prev, 0.0, RIGHT[case.method]):
-        return []
-    told = "Each incoming path alone is right, but not all together: step_backward is not linear in d_next."
-    return [Finding(("d_next",), (), "not linear", told, 0.0)]
+    told = told.rstrip(".") + "."
+    return Finding((what,), (), "state left over", told, residual(second, first + exact) if grows else 0.0)
 
 
 def is_right(claimed: Array, exact: Array, largest: float, tolerance: float) -> bool:
@@ -179,16 +118,8 @@ def _compare(case: StepCase, claimed_a: Array, claimed_prev: Array) -> list[Wron
             bases |= {f"d_a[{g}]": claimed_a[p, n] for n, g in enumerate(cell.gate_names) if n != k and n not in bad}
             others = {f"d_a[{g}]": case.d_a[p, n] for n, g in enumerate(cell.gate_names) if n != k}
             why = explain(claimed_a[p, k], case.d_a[p, k], vocabulary, bases, others, largest)
-            here.append(
-                Wrong(
-                    f"d_a[{cell.gate_names[k]}]",
-                    path,
-                    claimed_a[p, k],
-                    case.d_a[p, k],
-                    claimed_a[p, k] - case.d_a[p, k],
-                    why,
-                )
-            )
+            error = claimed_a[p, k] - case.d_a[p, k]
+            here.append(Wrong(f"d_a[{cell.gate_names[k]}]", path, claimed_a[p, k], case.d_a[p, k], error, why))
         here = _what_follows(here, case.method, vocabulary)
         for j in bad_prev:
             claimed, exact = claimed_prev[p, j], case.d_prev[p, j]
@@ -292,9 +223,7 @@ def explain(
     several (d_prev), as far as they are known; None means that the output should be one product.
     """
     rest = claimed if rest is None else rest
-    if not np.isfinite(claimed).all():
-        return Explanation("not finite", "is not finite (NaN or infinite)", 0.0)
-    plain = explain_plain(claimed, exact, others, largest, vocabulary.tolerance)
+    plain = explain_plain(claimed, exact, others, largest, vocabulary.tolerance, len(claimed))
     if plain:
         return plain
     for c in (claimed, rest) if rest is not claimed else (claimed,):
@@ -315,7 +244,7 @@ def explain(
                 term, sign = lost[0]
                 off = residual(error, number * sign * vocabulary.value(term, bases))
                 return _of_lost(term, sign, number, bool(told), off)
-        bracket = vocabulary.bracket_ratio(rest, exact)
+        bracket = vocabulary.ratio(rest, exact, brackets=True)
         if bracket:
             return of_ratio(*bracket)
     summands = vocabulary.difference(error, bases, true or ())
@@ -352,12 +281,14 @@ def _of_several(
 
 
 def explain_plain(
-    claimed: Array, exact: Array, others: dict[str, Array], largest: float, tolerance: float
+    claimed: Array, exact: Array, others: dict[str, Array], largest: float, tolerance: float, B: int, T: int = 1
 ) -> Explanation | None:
     """Hypotheses that need no vocabulary: zeros, a number, a neighbour's place, single precision."""
+    if not np.isfinite(claimed).all():
+        return Explanation("not finite", "is not finite (NaN or infinite)", 0.0)
     size, scale = np.abs(claimed).max(), np.abs(exact).max()
     if size <= 1e-14 * largest:
-        return Explanation("zero", "is all zeros", 0.0)
+        return Explanation("zero", "is all zeros: never written", 0.0)
     if scale <= 1e-14 * largest:
         return Explanation("should be zero", "should be zero", None)
     number = float((claimed * exact).sum() / (exact * exact).sum())
@@ -365,11 +296,15 @@ def explain_plain(
     if off <= tolerance and abs(number + 1) <= tolerance:
         return Explanation("sign", "has the wrong sign", off)
     if np.abs(claimed - exact).max() <= 3e-6 * scale and tolerance < 1e-6:
-        return Explanation(
-            "float32", "is right to single precision only, as from a float32 buffer", residual(claimed, exact)
-        )
+        return Explanation("float32", "is right to single precision only, as from a float32 buffer", off)
     if off <= tolerance:
-        return Explanation("scale", f"is {number:.6g} times the right value", off)
+        rows, steps = ("B", "the batch size", B), ("T", "the number of steps", T)
+        for name, meaning, n in (rows, steps, ("(T*B)", "the number of rows", T * B)):
+            for text, value in ((name.strip("()"), n), (f"1/{name}", 1 / n)):
+                if n > 1 and abs(number - value) <= 1e-6 * value:
+                    return Explanation("scale", f"is {text} times the right value: scaled by {meaning}", off)
+        if claimed.size > 1:  # any two numbers have some ratio
+            return Explanation("scale", f"is {number:.6g} times the right value", off)
     for name, other in others.items():
         if np.abs(claimed - other).max() <= tolerance * size:
             return Explanation("another's place", f"holds what {name} should be", residual(claimed, other))
@@ -429,36 +364,35 @@ def _of_terms(
         return Explanation("lost term", f"lacks the term {left_out}", off, left_out)
     if left_out is None:
         return Explanation("extra term", f"has the term {put_in} too many", off, put_in)
-    same = {part: getattr(put_in, part) == getattr(left_out, part) for part in ("base", "before", "matrix", "after")}
-    noun = "is" if whole else "has the term"
-    should = f"{noun} {put_in}, where {left_out} should be" + (" (and the wrong sign)" if sign < 0 else "")
-    if same["base"] and left_out.matrix and not put_in.matrix and sorted(put_in.factors) == sorted(left_out.factors):
-        return Explanation("missing matrix", f"{should}: the product with {left_out.matrix} is missing", off)
-    if same["base"] and same["before"] and same["after"] and not same["matrix"]:
-        if put_in.matrix.removesuffix("^T") == left_out.matrix.removesuffix("^T"):
-            return Explanation("transpose", f"{should}: the transpose of {left_out.matrix.removesuffix('^T')}", off)
-        if put_in.matrix and left_out.matrix:
-            return Explanation("another's place", f"{should}: another gate's matrix", off)
-    if same["base"] and same["matrix"] and put_in.matrix and sorted(put_in.factors) == sorted(left_out.factors):
-        return Explanation("order", f"{should}: the factor belongs on the other side of the product", off)
+    should = f"{'is' if whole else 'has the term'} {put_in}, where {left_out} should be"
+    should += " (and the wrong sign)" if sign < 0 else ""
+    base, matrix = put_in.base == left_out.base, put_in.matrix == left_out.matrix
+    alike = sorted(put_in.factors) == sorted(left_out.factors)
+    mine, true = (term.matrix.removesuffix("^T") for term in (put_in, left_out))
+    product = next((f for f in put_in.factors if f.endswith(f" {true})")), "")
     missing, extra = _only(left_out, put_in), _only(put_in, left_out)
-    if same["base"] and same["matrix"]:
+    kind, why, cause = "wrong term", "", ""
+    if base and alike and true and not mine:
+        kind, why = "missing matrix", f": the product with {left_out.matrix} is missing"
+    elif base and alike and matrix and put_in.matrix:
+        kind, why = "order", ": the factor belongs on the other side of the product"
+    elif base and not matrix and mine and (put_in.before, put_in.after) == (left_out.before, left_out.after):
+        kind, why = ("transpose", f": the transpose of {true}") if mine == true else ("another's place", _OTHER)
+    elif base and matrix and (missing or extra):
+        kind = "wrong factor" if missing and extra else "missing factor" if missing else "extra factor"
+        why = {
+            "wrong factor": _exchange(missing, extra),
+            "missing factor": f": the factor {factor_text(missing)} is missing",
+            "extra factor": f": the factor {factor_text(extra)} is too many",
+        }[kind]
         cause = f"{missing} {extra}"
-        if missing and not extra:
-            return Explanation(
-                "missing factor", f"{should}: the factor {factor_text(missing)} is missing", off, None, cause
-            )
-        if extra and not missing:
-            return Explanation(
-                "extra factor", f"{should}: the factor {factor_text(extra)} is too many", off, None, cause
-            )
-        if missing and extra:
-            return Explanation("wrong factor", should + _exchange(missing, extra), off, None, cause)
-    product = next((f for f in put_in.factors if f.endswith(f" {left_out.matrix.removesuffix('^T')})")), "")
-    if left_out.matrix and product:
-        should += ": the elementwise factor comes before the product in the one pass and after it in the other"
-        return Explanation("order", should, off)
-    return Explanation("wrong term", should, off)
+    elif true and product:
+        kind = "order"
+        why = ": the elementwise factor comes before the product in the one pass and after it in the other"
+    return Explanation(kind, should + why, off, None, cause)
+
+
+_OTHER = ": another gate's matrix"
 
 
 def _only(term: Term, other: Term) -> tuple[str, ...]:
@@ -472,9 +406,6 @@ def _only(term: Term, other: Term) -> tuple[str, ...]:
     return tuple(mine)
 
 
-PLURAL = {"is": "are", "has": "have", "lacks": "lack", "holds": "hold"}
-
-
 def _to_findings(case: StepCase, wrong: list[Wrong], claimed_a: Array, claimed_prev: Array) -> list[Finding]:
     """One finding for each cause: outputs and paths with the same explanation together."""
     cell = case.cell
@@ -483,9 +414,7 @@ def _to_findings(case: StepCase, wrong: list[Wrong], claimed_a: Array, claimed_p
     for p, path in enumerate(names):
         if not np.abs(claimed_a[p]).max() and not np.abs(claimed_prev[p]).max():
             wrong = [w for w in wrong if w.path != path]
-            told = (
-                f"Nothing of {path} is used: this incoming path (dL/d{cell.state_names[p]} of the next step) is lost."
-            )
+            told = f"Nothing of {path} is used: this incoming path ({path} of the next step) is lost."
             findings.append(Finding(("d_a", "d_prev"), (path,), "lost path", told, 0.0))
     groups: dict[tuple[str, ...], list[Wrong]] = {}
     for w in wrong:
@@ -547,11 +476,9 @@ def _finding(names: Sequence[str], members: list[Wrong]) -> Finding:
             common = tuple(f for f in why.term.factors if all(f in term.factors for term in terms))
             shared = Term(why.term.base, common, why.term.matrix)
             text = text.replace(str(why.term), f"{shared} (times factors of its own in each)")
-    if kind == "zero":
-        text += f": {listing(paths)} does not get here" if through else ": never written"
-    verb, _, rest = text.partition(" ")
-    verb = PLURAL.get(verb, verb) if len(roots) > 1 else verb
-    told = f"{listing(roots)}{through} {verb} {rest}."
+    if kind == "zero" and through:
+        text = text.replace("never written", f"{listing(paths)} does not get here")
+    told = sentence(roots, text, through)
     if after:
         told += f" {listing(after)} {'follows' if len(after) == 1 else 'follow'} from it."
     off = max((w.explanation.residual or 0.0 for w in members if w.explanation), default=None)
@@ -559,6 +486,6 @@ def _finding(names: Sequence[str], members: list[Wrong]) -> Finding:
 
 
 def show_numbers(claimed: Array, exact: Array, count: int = 3) -> str:
-    """The first few numbers of both."""
-    some = [f"{c:.4g}, should be {e:.4g}" for c, e in zip(claimed.ravel()[:count], exact.ravel()[:count], strict=True)]
-    return f"({'; '.join(some)})"
+    """The first few numbers that differ."""
+    differ = np.flatnonzero(~np.isclose(claimed, exact, rtol=1e-5, atol=0))[:count]
+    return f"({'; '.join(f'{claimed.flat[n]:.4g}, should be {exact.flat[n]:.4g}' for n in differ)})"

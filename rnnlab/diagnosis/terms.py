@@ -15,6 +15,7 @@ import numpy as np
 from rnnlab.ops import Array
 
 SIGNS = (("-", -1), ("+", 1))
+Ratio = tuple[tuple[str, ...], tuple[str, ...], int, float]  # missing, extra, sign, residual
 MOST = 60  # equivalent readings of one array that are looked at
 
 
@@ -124,32 +125,23 @@ class Vocabulary:
             value = value * self.factors[name]
         return value
 
-    def ratio(self, claimed: Array, exact: Array) -> tuple[tuple[str, ...], tuple[str, ...], int, float] | None:
-        """(missing, extra, sign, residual) of the simplest claimed * missing = sign * exact * extra."""
-        left, right = claimed.ravel() * self.products, exact.ravel() * self.products
-        found = [
-            (len(self.product_names[i]) + len(self.product_names[j]) + (sign < 0), i, j, sign)
-            for i, j, sign in match(left, right, self.tolerance)
-        ]
-        if not found:
-            return None
-        _, i, j, sign = min(found)
-        return self.product_names[i], self.product_names[j], sign, residual(left[i], sign * right[j])
-
-    def bracket_ratio(self, claimed: Array, exact: Array) -> tuple[tuple[str, ...], tuple[str, ...], int, float] | None:
-        """As `ratio`, where one of the factors is a sum or difference of two values: h - n, c - g."""
-        names = [*("".join(name) for name in self.single_names), *(name for name, _ in self.brackets)]
-        table = np.concatenate((self.singles, np.array([v for _, v in self.brackets]).reshape(len(self.brackets), -1)))
+    def ratio(self, claimed: Array, exact: Array, brackets: bool = False) -> Ratio | None:
+        """The simplest claimed * missing = sign * exact * extra, of products of two forms; with `brackets`, of single
+        forms and of sums and differences of two values: h - n, c - g."""
+        names, table = self.product_names, self.products
+        if brackets:
+            names = [*self.single_names, *((name,) for name, _ in self.brackets)]
+            table = np.concatenate((self.singles, *(v.reshape(1, -1) for _, v in self.brackets)))
         left, right = claimed.ravel() * table, exact.ravel() * table
-        found = [
-            (names[i].startswith("(") + names[j].startswith("("), len(names[i]) + len(names[j]), i, j, sign)
-            for i, j, sign in match(left, right, self.tolerance)
-        ]
+        found = []
+        for i, j, sign in match(left, right, self.tolerance):
+            both = "".join(names[i] + names[j])
+            simple = (both.count("(") * brackets, len(both)) if brackets else ()
+            found.append((len(names[i]) + len(names[j]) + (sign < 0), simple, i, j, sign))
         if not found:
             return None
         *_, i, j, sign = min(found)
-        missing, extra = ((name,) if name else () for name in (names[i], names[j]))
-        return missing, extra, sign, residual(left[i], sign * right[j])
+        return names[i], names[j], sign, residual(left[i], sign * right[j])
 
     def readings(self, array: Array, bases: dict[str, Array], matrices: bool = True) -> list[tuple[Term, int]]:
         """The terms that equal +-array: (array / after) matrix^-1 = base * before, both sides tabulated."""
