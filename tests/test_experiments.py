@@ -538,8 +538,8 @@ def test_the_list_names_every_experiment(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["adding", "--seeds", "0"], "--seeds"),
-        (["adding", "--jobs", "two"], "--jobs"),
+        (["adding", "--seeds", "0"], "--seeds: expected an integer of at least 1, got '0'"),
+        (["adding", "--jobs", "two"], "--jobs: expected an integer of at least 1, got 'two'"),
         (["multiplying"], "invalid choice"),
         (["gradient-flow", "--steps", "5"], "gradient-flow has no --steps"),
     ],

@@ -52,10 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def at_least_1(text: str) -> int:
     """An integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from typing import Any
 
 from rnnlab.experiments.runs import Outcome, Run
 from rnnlab.files import write_atomically
+from rnnlab.trainer import BLAS_THREADS
 from rnnlab.validate import describe, positive_int
 
-ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(BLAS_THREADS, "1")
 
 
 class Runner:
