@@ -1,4 +1,4 @@
-"""Initial weights: functions `(shape, rng) -> array`, and the gate biases of long memories.
+"""Initial weights: functions `(shape, rng) -> array`, rng a seed or a generator, and the gate biases of long memories.
 
 A shape is (..., fan_in, fan_out): every matrix of a stack, such as W_h's (K, H, H), is drawn on its own.
 """
@@ -16,30 +16,30 @@ Shape = tuple[int, ...]
 Initializer = Callable[[Shape, "np.random.Generator"], Array]
 
 
-def uniform(shape: Shape, rng: np.random.Generator) -> Array:
+def uniform(shape: Shape, rng: int | np.random.Generator) -> Array:
     """U(-1/sqrt(n), 1/sqrt(n)) with n = fan_out, the hidden size: the usual default of RNN libraries."""
     bound = 1 / np.sqrt(shape[-1])
-    return rng.uniform(-bound, bound, shape)
+    return generator(rng).uniform(-bound, bound, shape)
 
 
-def glorot(shape: Shape, rng: np.random.Generator) -> Array:
+def glorot(shape: Shape, rng: int | np.random.Generator) -> Array:
     """U(-a, a), a = sqrt(6 / (fan_in + fan_out)): keeps the variance through a layer (Glorot & Bengio 2010)."""
     bound = np.sqrt(6 / (shape[-2] + shape[-1]))
-    return rng.uniform(-bound, bound, shape)
+    return generator(rng).uniform(-bound, bound, shape)
 
 
-def orthogonal(shape: Shape, rng: np.random.Generator) -> Array:
+def orthogonal(shape: Shape, rng: int | np.random.Generator) -> Array:
     """Random matrices with orthonormal rows or columns, uniform over all of them (Saxe et al. 2014).
 
     Q of the QR decomposition of a Gaussian matrix, its signs fixed by R's diagonal (Mezzadri 2007).
     """
     *stack, rows, columns = shape
-    q, r = np.linalg.qr(rng.normal(size=(*stack, max(rows, columns), min(rows, columns))))
+    q, r = np.linalg.qr(generator(rng).normal(size=(*stack, max(rows, columns), min(rows, columns))))
     q = q * np.sign(np.diagonal(r, axis1=-2, axis2=-1))[..., None, :]
     return np.asarray(q if rows >= columns else q.mT)
 
 
-def identity(shape: Shape, rng: np.random.Generator) -> Array:
+def identity(shape: Shape, rng: int | np.random.Generator) -> Array:
     """The identity, in every matrix of the stack; no random number is drawn (IRNN: Le et al. 2015)."""
     return np.broadcast_to(np.eye(shape[-2], shape[-1]), shape).copy()
 

@@ -17,6 +17,7 @@ def sigmoid(x: Array) -> Array:
     the right answer. Complex input (a complex-step derivative) takes the form
     (1 + tanh(x / 2)) / 2, the same function, whose complex value cannot overflow.
     """
+    x = np.asarray(x)
     if x.dtype.kind == "c":
         return np.asarray(0.5 + 0.5 * np.tanh(0.5 * x))
     with np.errstate(over="ignore"):
@@ -33,6 +34,7 @@ def log_softmax(x: Array) -> Array:
 
     That entry's exp is then 1, and log1p of the others' sum keeps it however small it is.
     """
+    x = np.asarray(x)
     top = x.real.argmax(axis=-1, keepdims=True)
     x = x - np.take_along_axis(x, top, axis=-1)
     others = np.exp(x)

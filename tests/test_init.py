@@ -183,3 +183,10 @@ def test_an_initializer_may_keep_its_array() -> None:
 def test_a_bias_too_large_for_float32_is_refused() -> None:
     with refuses(ValueError, "forget_bias"):
         rl.LSTMCell(3, 4, rng=0, dtype=np.float32, forget_bias=1e300)
+
+
+@pytest.mark.parametrize("init", [rl.init.uniform, rl.init.glorot, rl.init.orthogonal])
+def test_an_initializer_takes_a_seed_or_a_generator(init: Any) -> None:
+    np.testing.assert_array_equal(init((2, 3, 3), 5), init((2, 3, 3), np.random.default_rng(5)))
+    with refuses(TypeError, "rng"):
+        init((2, 3, 3), "seed")

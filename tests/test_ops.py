@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,3 +63,14 @@ def test_softmax_does_not_overflow_and_ignores_a_common_shift() -> None:
     np.testing.assert_allclose(p[1], [1 / (1 + math.exp(-1)), 1 / (1 + math.e), 0], rtol=1e-14)
     assert np.isfinite(ops.log_softmax(x)).all()
     assert ops.log_softmax(np.zeros((2, 3), np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize("function", [ops.sigmoid, ops.relu, ops.softmax, ops.log_softmax])
+@pytest.mark.parametrize("value", [[1, -2, 0], [1.0, -2.0, 0.0]])
+def test_lists_and_integers_are_read_as_arrays(function: Any, value: list[float]) -> None:
+    np.testing.assert_array_equal(function(value), function(np.array(value, float)))
+
+
+def test_a_number_has_a_sigmoid() -> None:
+    number: Any = 0.0
+    assert ops.sigmoid(number) == 0.5
