@@ -63,10 +63,13 @@ def mean_squared_error(prediction: Array, target: Array, mask: Array | None = No
 
     prediction and target (T, B, O) floats, mask (T, B) or None for all. Returns the loss and its
     derivative 2 (prediction - target) / (number kept * O). Raises TypeError or ValueError for what
-    does not fit, FloatingPointError where the loss overflows.
+    does not fit (targets count only where the mask keeps them), FloatingPointError where the loss overflows.
     """
     prediction = _prediction(prediction)
     keep = mask_array(mask, prediction.shape[:-1])
+    target = to_array("target", target)
+    if target.dtype.kind in "fc" and target.shape == prediction.shape:
+        target = np.where(keep[..., None], target, 0)
     target = float_array("target", target, _axes(prediction.shape), prediction.dtype)
     count = int(keep.sum()) * prediction.shape[-1]
     with np.errstate(over="ignore"):  # reported below

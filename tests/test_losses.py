@@ -192,3 +192,17 @@ def test_rows_of_different_lengths_are_named() -> None:
     for name, arguments in (("prediction", (ragged, good)), ("target", (good, ragged)), ("mask", (good, good, ragged))):
         with refuses(ValueError, name):
             rl.mean_squared_error(*arguments)
+
+
+def test_a_target_counts_only_where_the_mask_keeps_it() -> None:
+    """A missing value may be NaN, as a missing label may be -1; a kept one may not."""
+    rng = np.random.default_rng(0)
+    prediction, target, mask = rng.normal(size=(3, 2, 4)), rng.normal(size=(3, 2, 4)), np.ones((3, 2), bool)
+    mask[1, 0] = False
+    missing = np.where(mask[..., None], target, np.nan)
+    for found, expected in zip(
+        rl.mean_squared_error(prediction, missing, mask), rl.mean_squared_error(prediction, target, mask), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+    with refuses(ValueError, "target"):
+        rl.mean_squared_error(prediction, missing)
