@@ -228,7 +228,7 @@ def line_styles(labels: Collection[str]) -> list[dict[str, Any]]:
 def direct_labels(ax: Axes, lines: Sequence[Line2D], side: str = "right") -> None:
     """Write each line's label beside its end at one side of the axes, moved apart where they would overlap.
 
-    Call it last: it reads the axes' limits and scale.
+    Call it last: it reads the axes' scale, and lets the axes end at this side where the last curve does.
     """
     end = {"right": -1, "left": 0}[one_of("side", side, ("right", "left"))]
     ends = []
@@ -236,6 +236,9 @@ def direct_labels(ax: Axes, lines: Sequence[Line2D], side: str = "right") -> Non
         x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
         drawn = np.flatnonzero(np.isfinite(y))
         ends.append((x[drawn[end]], y[drawn[end]]))
+    (left, right), outermost = ax.get_xlim(), (max if end else min)(x for x, _ in ends)
+    if left < outermost < right:  # a connector within the axes looks like a flat piece of curve
+        ax.set_xlim((left, outermost) if end else (outermost, right))
     ax.set_ylim(ax.get_ylim())  # later changes of the data no longer move the curves away from their labels
     heights = (ax.transScale + ax.transLimits).transform(np.array(ends))[:, 1]
     points = ax.get_window_extent().height * 72 / ax.figure.dpi
