@@ -124,18 +124,15 @@ def _usable(cell: Cell, rows: int, rng: np.random.Generator) -> tuple[Cell, list
 
 def identical_gates(cell: Cell) -> list[Finding]:
     """Gates that start with the same random weights: no derivative is wrong, but a gate is wasted."""
-    outputs, gates = [], []
+    wasted: dict[str, list[str]] = {}
     for name, p in cell.params.items():
-        if p.ndim == 3 and len(p) == len(cell.gate_names) > 1 and p.shape[1] > 1:
-            random = np.unique(p).size > 2  # constant or identity matrices are alike on purpose
-            twins = [
-                g for k, g in enumerate(cell.gate_names) if any(np.array_equal(p[k], q) for q in np.delete(p, k, 0))
-            ]
-            if random and twins:
-                outputs.append(f"params[{name}]")
-                gates = twins
-    if not outputs:
+        # constant or identity matrices are alike on purpose
+        if p.ndim == 3 and len(p) == len(cell.gate_names) and p.shape[1] > 1 and np.unique(p).size > 2:
+            alike = [gate for gate, q in zip(cell.gate_names, p, strict=True) if (p == q).all(axis=(1, 2)).sum() > 1]
+            wasted |= {f"params[{name}]": alike} if alike else {}
+    if not wasted:
         return []
+    outputs, gates = list(wasted), list(wasted.values())[-1]
     told = (
         f"The gates {listing(gates)} have identical weights in {listing(outputs)}: is a seed reset inside the "
         "initialiser? (No derivative is wrong.)"

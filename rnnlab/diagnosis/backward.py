@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,12 @@ from rnnlab.diagnosis.report import Finding, listing, modified, raised, sentence
 from rnnlab.diagnosis.run import Loop, Run, Vjp, forward_states, forward_x, go_back, own_extras, taught_vjp
 from rnnlab.diagnosis.step import diagnose_step, explain_plain, is_right, leftover, show_numbers
 from rnnlab.diagnosis.sums import Params, Sums, changes, check_params, copied, param_findings
-from rnnlab.diagnosis.terms import residual
+from rnnlab.diagnosis.terms import residual, subsets
 from rnnlab.ops import Array
 from rnnlab.validate import describe
 
 
-def call_backward(run: Run) -> tuple[Any, list[str]]:
+def call_backward(run: Run) -> tuple[Gradients, list[str]]:
     """The cell's own `backward` on copies, and the names of what it changed; its parameters are put back."""
     tape, d_h, d_state = copied(run.tape), run.d_h.copy(), run.d_state.copy()
     before = {name: p.copy() for name, p in run.cell.params.items()}
@@ -34,6 +33,8 @@ def call_backward(run: Run) -> tuple[Any, list[str]]:
         changed = [name for name, (mine, then) in now.items() if not np.array_equal(mine, then, True)]
         for name, p in before.items():
             run.cell.params[name][...] = p
+    if not all(hasattr(grads, name) for name in ("params", "x", "states")):
+        raise ValueError(f"backward gives {describe(grads)}, where Gradients should be")
     return grads, changed + changes(tape, run.tape)
 
 
@@ -43,10 +44,8 @@ def diagnose_backward(run: Run, exact: Vjp | None, taught: bool, rng: np.random.
     cell, right = run.cell, RIGHT[run.method]
     try:
         grads, changed = call_backward(run)
-        if not hasattr(grads, "params"):
-            raise ValueError(f"backward gives {describe(grads)}, where Gradients should be")
         params, wrong = check_params("backward", grads.params, cell)  # copies: buffers may be reused
-        claimed_states, claimed_x = _copy(grads.states), _copy(grads.x)
+        states, x = _of_shape(grads.states, run.tape.states), _of_shape(grads.x, run.x)
     except Exception as error:
         return [raised("backward", error)]
     findings = ([modified("backward", changed)] if changed else []) + wrong
@@ -66,13 +65,9 @@ def diagnose_backward(run: Run, exact: Vjp | None, taught: bool, rng: np.random.
         finding = leftover("backward", params[name], second[name], sums.whole(name))
         findings.append(replace(finding, outputs=tuple(f"params[{n}]" for n in different)))
         params = {n: g for n, g in params.items() if n not in different}  # nothing more can be said of these
-    states, x = (_of_shape(claimed_states, run.tape.states), _of_shape(claimed_x, run.x))
-    for output, given, value, like in (
-        ("states", claimed_states, states, run.tape.states),
-        ("x", claimed_x, x, run.x),
-    ):
+    for output, value, like in (("states", states, run.tape.states), ("x", x, run.x)):
         if value is None:
-            told = f"{output} is {describe(given)}, where an array of shape {like.shape} should be."
+            told = f"{output} is {describe(getattr(grads, output))}, where an array of shape {like.shape} should be."
             findings.append(Finding((output,), (), "wrong shape", told, 0.0))
     true_states = loop.recorded if loop else forward_states(run)
     true_x = run.sums_of(loop)["x"] if loop else forward_x(run)
@@ -129,12 +124,11 @@ def compare_with_loop(run: Run) -> list[Finding]:
     except Exception as error:
         return [raised("backward", error)]
     pairs = [(f"params[{name}]", g, right.params[name]) for name, g in params.items()]
-    for output, told, expected in (*pairs, ("states", claimed.states, right.states), ("x", claimed.x, right.x)):
-        value = None if expected is None else _of_shape(told, expected)
+    for output, given, expected in (*pairs, ("states", claimed.states, right.states), ("x", claimed.x, right.x)):
+        value = None if expected is None else _of_shape(given, expected)
         if value is not None and expected is not None and not is_right(value, expected, 0.0, RIGHT[run.method]):
-            findings.append(
-                _plainly(run, (output,), value, expected, "is wrong beyond what follows from step_backward")
-            )
+            told = "is wrong beyond what follows from step_backward"
+            findings.append(_plainly(run, (output,), value, expected, told))
     return findings
 
 
@@ -172,10 +166,6 @@ def diagnose_one_step_backward(run: Run, rng: np.random.Generator) -> list[Findi
         return []
     findings = [f for f in findings if f.kind not in ("exception", "wrong shape", "not linear")]
     return [replace(f, sentence=f"In one step of backward: {f.sentence}") for f in findings]
-
-
-def _copy(value: Any) -> Any:
-    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _of_shape(value: Any, like: Array) -> Array | None:
@@ -218,8 +208,7 @@ def wrong_loops(run: Run, vjp: Vjp, taught: bool) -> Iterator[tuple[str, tuple[s
         told = f"{listing(paths)} of the next step {'is' if len(lost) == 1 else 'are'} never carried back"
         yield "lost in time", paths, told, go_back(run, vjp, carried)
         yield "lost in time", paths, told, go_back(run, vjp, carried, final=carried)
-    last = np.zeros_like(run.d_h)
-    last[-1] = run.d_h[-1]
+    last = np.concatenate((np.zeros_like(run.d_h[1:]), run.d_h[-1:]))
     for told, d_h in (
         ("d_h is read at the last step alone", last),
         ("d_h is never read", 0 * last),
@@ -228,49 +217,34 @@ def wrong_loops(run: Run, vjp: Vjp, taught: bool) -> Iterator[tuple[str, tuple[s
         yield "lost d_h", ("dL/dh",), told, go_back(run, vjp, d_h=d_h)
     told = "d_state, what reaches the final state from outside, is ignored"
     yield "lost d_state", (), told, go_back(run, vjp, final=0)
-    if T > 1:
-        told = "the loop never comes to the first time step, t = 0"
-        yield "lost step", (), told, go_back(run, vjp, steps=reversed(range(1, T)))
-        told = "the loop never takes the last time step"
-        yield "lost step", (), told, go_back(run, vjp, steps=reversed(range(T - 1)))
-        yield "order", (), "the loop goes forward in time, from t = 0 on", go_back(run, vjp, steps=range(T))
+    for kind, told, steps in (
+        ("lost step", "the loop never comes to the first time step, t = 0", reversed(range(1, T))),
+        ("lost step", "the loop never takes the last time step", reversed(range(T - 1))),
+        ("order", "the loop goes forward in time, from t = 0 on", range(T)),
+    ):
+        if T > 1:
+            yield kind, (), told, go_back(run, vjp, steps=steps)
     if not taught:
         return
     for s, name in enumerate(cell.state_names):
-        for kind, told, rows in (
-            ("neighbouring step", f"{name}_t is used where {name}_{{t-1}} is meant", tape.states[1:, s]),
-            (
-                "initial state",
-                f"the initial {name} is taken as zero",
-                np.r_[0 * tape.states[:1, s], tape.states[1:-1, s]],
-            ),
-        ):
-            previous = tape.states[:-1].copy()
-            previous[:, s] = rows
-            yield kind, (), told, go_back(run, taught_vjp(run, previous=previous))
+        late, zero = tape.states[:-1].copy(), tape.states[:-1].copy()
+        late[:, s], zero[0, s] = tape.states[1:, s], 0
+        told = f"{name}_t is used where {name}_{{t-1}} is meant"
+        yield "neighbouring step", (), told, go_back(run, taught_vjp(run, previous=late))
+        yield "initial state", (), f"the initial {name} is taken as zero", go_back(run, taught_vjp(run, previous=zero))
     for way, which in ((1, "before"), (-1, "after")):
         told = f"the gates of the step {which} are used where this step's are meant"
-        moved = replace(tape, gates=np.roll(tape.gates, way, axis=1))
-        yield "neighbouring step", (), told, go_back(run, taught_vjp(run, moved))
+        yield "neighbouring step", (), told, go_back(run, taught_vjp(run, np.roll(tape.gates, way, axis=1)))
     b = cell.params["b"]
     for source, name in enumerate(cell.gate_names):  # gates recomputed with another gate's bias
         twin = with_values(cell, {"b": np.broadcast_to(b[source], b.shape)})
         a = run.inputs(twin)
         recomputed = np.stack([step_values(twin, a[:, t], tape.states[t])[0] for t in range(T)], axis=1)
         for some in subsets(k for k in range(len(b)) if k != source):
-            gates = tape.gates.copy()
+            gates, places = tape.gates.copy(), listing([f"b[{cell.gate_names[k]}]" for k in some])
             gates[list(some)] = recomputed[list(some)]
-            told = (
-                f"b[{name}] is used in the place of {listing([f'b[{cell.gate_names[k]}]' for k in some])} "
-                "where the gates are recomputed"
-            )
-            yield "another's place", (), told, go_back(run, taught_vjp(run, replace(tape, gates=gates)))
-
-
-def subsets(items: Iterable[int]) -> Iterator[tuple[int, ...]]:
-    """All but the empty one, small ones first."""
-    items = list(items)
-    return chain.from_iterable(combinations(items, n) for n in range(1, len(items) + 1))
+            told = f"b[{name}] is used in the place of {places} where the gates are recomputed"
+            yield "another's place", (), told, go_back(run, taught_vjp(run, gates))
 
 
 def _plainly(run: Run, outputs: Sequence[str], claimed: Array, exact: Array, otherwise: str) -> Finding:

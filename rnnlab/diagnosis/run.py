@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -86,8 +86,8 @@ def make_run(cell: Cell, T: int, B: int, rng: np.random.Generator, method: str |
     S, H = len(cell.state_names), cell.hidden_size
     x, state = rng.normal(size=(T, B, cell.input_size)), rng.normal(size=(S, B, H))
     tape = cell.forward(x.copy(), state.copy())
-    run = Run(cell, x, tape, rng.normal(size=(T, B, H)), rng.normal(size=(S, B, H)), method or COMPLEX)
-    return run if method else Run(cell, x, tape, run.d_h, run.d_state, _method(run, rng))
+    run = Run(cell, x, tape, rng.normal(size=(T, B, H)), rng.normal(size=(S, B, H)), method or CENTRAL)
+    return run if method else replace(run, method=_method(run, rng))
 
 
 def _method(run: Run, rng: np.random.Generator) -> str:
@@ -145,11 +145,11 @@ def exact_vjp(run: Run) -> Vjp | None:
     return lambda t, d: vector_jacobian(jacobians[t], d, len(a))
 
 
-def taught_vjp(run: Run, tape: Tape | None = None, previous: Array | None = None) -> Vjp:
+def taught_vjp(run: Run, gates: Array | None = None, previous: Array | None = None) -> Vjp:
     """The cell's own `step_backward`, on the recorded values or on changed ones."""
-    tape = tape or run.tape
-    previous = tape.states if previous is None else previous
-    return lambda t, d: call_step_backward(run.cell, d, previous[t], tape.gates[:, t], tape.extras[:, t])[:2]
+    gates = run.tape.gates if gates is None else gates
+    previous = run.tape.states if previous is None else previous
+    return lambda t, d: call_step_backward(run.cell, d, previous[t], gates[:, t], run.tape.extras[:, t])[:2]
 
 
 def own_extras(run: Run, loop: Loop) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
@@ -10,7 +11,7 @@ import numpy as np
 
 from rnnlab.diagnosis.case import FIT, RIGHT, StepCase, call_step_backward, own_vectors, step_vocabulary
 from rnnlab.diagnosis.report import Finding, listing, modified, raised, sentence
-from rnnlab.diagnosis.terms import Term, Vocabulary, closest_readings, factor_text, match, residual
+from rnnlab.diagnosis.terms import Term, Vocabulary, closest_readings, factor_text, match, residual, subsets, transposed
 from rnnlab.ops import Array
 
 FLOOR = 1e-5  # a block is measured against at least this share of the largest one
@@ -87,11 +88,11 @@ def diagnose_step(case: StepCase) -> list[Finding]:
 def leftover(what: str, first: Array, second: Array, exact: Array) -> Finding:
     """Two calls with the same arguments that give different answers."""
     grows = residual(exact, second - first) < 1e-6
+    how = ": each call adds to the one before (accumulators are not cleared)" if grows else ""
     told = (
-        f"The second call of {what} with the same arguments gives another answer than the first, so something is left "
-        "over from the call before" + ": each call adds to the one before (accumulators are not cleared)." * grows
+        f"The second call of {what} with the same arguments gives another answer than the first, so something is "
+        f"left over from the call before{how}."
     )
-    told = told.rstrip(".") + "."
     return Finding((what,), (), "state left over", told, residual(second, first + exact) if grows else 0.0)
 
 
@@ -105,6 +106,7 @@ def _compare(case: StepCase, claimed_a: Array, claimed_prev: Array) -> list[Wron
     cell, tolerance = case.cell, RIGHT[case.method]
     largest = float(max(np.abs(case.d_a).max(), np.abs(case.d_prev).max()))
     vocabulary: Vocabulary | None = None
+    gates = [f"d_a[{g}]" for g in cell.gate_names]
     wrong: list[Wrong] = []
     for p, path in enumerate(f"dL/d{s}" for s in cell.state_names):
         bad = [k for k, g in enumerate(claimed_a[p]) if not is_right(g, case.d_a[p, k], largest, tolerance)]
@@ -114,30 +116,23 @@ def _compare(case: StepCase, claimed_a: Array, claimed_prev: Array) -> list[Wron
         vocabulary = vocabulary or step_vocabulary(case)
         here: list[Wrong] = []
         for k in bad:
-            bases = {path: case.d_next[p]}
-            bases |= {f"d_a[{g}]": claimed_a[p, n] for n, g in enumerate(cell.gate_names) if n != k and n not in bad}
-            others = {f"d_a[{g}]": case.d_a[p, n] for n, g in enumerate(cell.gate_names) if n != k}
+            bases = {path: case.d_next[p]} | {g: claimed_a[p, n] for n, g in enumerate(gates) if n not in bad}
+            others = {g: case.d_a[p, n] for n, g in enumerate(gates) if n != k}
             why = explain(claimed_a[p, k], case.d_a[p, k], vocabulary, bases, others, largest)
             error = claimed_a[p, k] - case.d_a[p, k]
-            here.append(Wrong(f"d_a[{cell.gate_names[k]}]", path, claimed_a[p, k], case.d_a[p, k], error, why))
+            here.append(Wrong(gates[k], path, claimed_a[p, k], case.d_a[p, k], error, why))
         here = _what_follows(here, case.method, vocabulary)
         for j in bad_prev:
             claimed, exact = claimed_prev[p, j], case.d_prev[p, j]
-            true = None
-            for q in (p, *(q for q in range(len(case.prev)) if q != p)):
-                true = true or _true_terms(case, q, j, vocabulary)
+            known = (_true_terms(case, q, j, vocabulary) for q in sorted(range(len(case.prev)), key=lambda q: q != p))
+            true = next(filter(None, known), None)
             if bad and true is None and _shares_ratio(here, claimed, exact, case.method) is None:
                 continue  # it may follow from d_a, and nothing tells
-            errors = claimed_a[p] - case.d_a[p]
-            of_gates = {f"d_a[{g}]": e for g, e in zip(cell.gate_names, errors, strict=True)}
-            follows = np.zeros_like(exact)
-            for term in true or ():
-                if term.base in of_gates:
-                    follows += vocabulary.value(term, of_gates)
-            rest = claimed - follows
+            errors = dict(zip(gates, claimed_a[p] - case.d_a[p], strict=True))
+            rest = claimed - sum(vocabulary.value(term, errors) for term in true or () if term.base in errors)
             if is_right(rest, exact, largest, tolerance):
                 continue
-            bases = {path: case.d_next[p]} | {f"d_a[{g}]": claimed_a[p, n] for n, g in enumerate(cell.gate_names)}
+            bases = {path: case.d_next[p]} | dict(zip(gates, claimed_a[p], strict=True))
             others = {f"d_prev[{s}]": case.d_prev[p, n] for n, s in enumerate(cell.state_names) if n != j}
             why = explain(claimed, exact, vocabulary, bases, others, largest, rest, true or ())
             here.append(Wrong(f"d_prev[{cell.state_names[j]}]", path, claimed, exact, rest - exact, why))
@@ -148,18 +143,15 @@ def _compare(case: StepCase, claimed_a: Array, claimed_prev: Array) -> list[Wron
 def _what_follows(wrong: list[Wrong], method: str, vocabulary: Vocabulary) -> list[Wrong]:
     """An unexplained output has an explained one's cause where it is wrong by the same ratio, or where its error
     is the other's error times recorded values."""
-    told = []
     explained = [w for w in wrong if w.explanation and not w.follows]
-    for w in wrong:
-        if w.explanation is None:
-            root = _shares_ratio(explained, w.claimed, w.exact, method)
-            for other in explained if root is None else ():
-                if vocabulary.readings(w.error, {other.output: other.error}):
-                    root = other
-                    break
-            w = w if root is None else replace(w, explanation=root.explanation, follows=True)
-        told.append(w)
-    return told
+
+    def told(w: Wrong) -> Wrong:
+        root = _shares_ratio(explained, w.claimed, w.exact, method)
+        errors = (o for o in explained if root is None and vocabulary.readings(w.error, {o.output: o.error}))
+        root = root or next(errors, None)
+        return w if root is None else replace(w, explanation=root.explanation, follows=True)
+
+    return [w if w.explanation else told(w) for w in wrong]
 
 
 def _shares_ratio(wrong: Iterable[Wrong], claimed: Array, exact: Array, method: str) -> Wrong | None:
@@ -226,10 +218,9 @@ def explain(
     plain = explain_plain(claimed, exact, others, largest, vocabulary.tolerance, len(claimed))
     if plain:
         return plain
-    for c in (claimed, rest) if rest is not claimed else (claimed,):
-        found = vocabulary.ratio(c, exact)
-        if found:
-            return of_ratio(*found)
+    found = vocabulary.ratio(rest, exact)
+    if found:
+        return of_ratio(*found)
     error = rest - exact
     if true is None:
         told, should = vocabulary.readings(rest, bases), vocabulary.readings(exact, bases)
@@ -255,28 +246,18 @@ def _of_several(
     error: Array, vocabulary: Vocabulary, bases: dict[str, Array], true: Sequence[Term]
 ) -> Explanation | None:
     """The same mistake in several of the true summands of d_prev."""
-    changes: dict[str, dict[Term, Array]] = {"lost term": {}, "transpose": {}, "sign of a term": {}, "extra term": {}}
-    for term in (term for term in true if term.base in bases):
-        value = vocabulary.value(term, bases)
-        changes["lost term"][term] = -value
-        changes["sign of a term"][term] = -2 * value
-        changes["extra term"][term] = value
-        if term.matrix:
-            other = term.matrix.removesuffix("^T") if term.matrix.endswith("^T") else f"{term.matrix}^T"
-            if other in vocabulary.matrices:
-                changes["transpose"][term] = vocabulary.value(replace(term, matrix=other), bases) - value
-    told = {
-        "lost term": "lacks {}",
-        "sign of a term": "has {} with the wrong sign",
-        "extra term": "has {} twice",
-        "transpose": "has the transpose of the matrix in {}",
-    }
-    for kind, deltas in changes.items():
-        for count in range(1, len(deltas) + 1):
-            for some in combinations(deltas, count):
-                off = residual(error, sum(deltas[term] for term in some) + np.zeros_like(error))
-                if off <= vocabulary.tolerance:
-                    return Explanation(kind, told[kind].format(listing([str(term) for term in some])), off)
+    values = {term: vocabulary.value(term, bases) for term in true if term.base in bases}
+    turned = {term: replace(term, matrix=transposed(term.matrix)) for term in values if term.matrix}
+    for kind, told, changes in (
+        ("lost term", "lacks {}", {term: -v for term, v in values.items()}),
+        ("transpose", "has the transpose of the matrix in {}",
+            {t: vocabulary.value(u, bases) - values[t] for t, u in turned.items() if u.matrix in vocabulary.matrices}),
+        ("sign of a term", "has {} with the wrong sign", {term: -2 * v for term, v in values.items()}),
+    ):  # fmt: skip
+        for some in subsets(changes):
+            off = residual(error, np.sum([changes[term] for term in some], axis=0))
+            if off <= vocabulary.tolerance:
+                return Explanation(kind, told.format(listing([str(term) for term in some])), off)
     return None
 
 
@@ -298,11 +279,10 @@ def explain_plain(
     if np.abs(claimed - exact).max() <= 3e-6 * scale and tolerance < 1e-6:
         return Explanation("float32", "is right to single precision only, as from a float32 buffer", off)
     if off <= tolerance:
-        rows, steps = ("B", "the batch size", B), ("T", "the number of steps", T)
-        for name, meaning, n in (rows, steps, ("(T*B)", "the number of rows", T * B)):
-            for text, value in ((name.strip("()"), n), (f"1/{name}", 1 / n)):
+        for name, meaning, n in (("B", "batch size", B), ("T", "number of steps", T), ("T*B", "number of rows", T * B)):
+            for text, value in ((name, n), (f"1/({name})" if "*" in name else f"1/{name}", 1 / n)):
                 if n > 1 and abs(number - value) <= 1e-6 * value:
-                    return Explanation("scale", f"is {text} times the right value: scaled by {meaning}", off)
+                    return Explanation("scale", f"is {text} times the right value: scaled by the {meaning}", off)
         if claimed.size > 1:  # any two numbers have some ratio
             return Explanation("scale", f"is {number:.6g} times the right value", off)
     for name, other in others.items():
@@ -377,7 +357,11 @@ def _of_terms(
     elif base and alike and matrix and put_in.matrix:
         kind, why = "order", ": the factor belongs on the other side of the product"
     elif base and not matrix and mine and (put_in.before, put_in.after) == (left_out.before, left_out.after):
-        kind, why = ("transpose", f": the transpose of {true}") if mine == true else ("another's place", _OTHER)
+        kind, why = (
+            ("transpose", f": the transpose of {true}")
+            if mine == true
+            else ("another's place", ": another gate's matrix")
+        )
     elif base and matrix and (missing or extra):
         kind = "wrong factor" if missing and extra else "missing factor" if missing else "extra factor"
         why = {
@@ -392,18 +376,8 @@ def _of_terms(
     return Explanation(kind, should + why, off, None, cause)
 
 
-_OTHER = ": another gate's matrix"
-
-
 def _only(term: Term, other: Term) -> tuple[str, ...]:
-    theirs = list(other.factors)
-    mine = []
-    for factor in term.factors:
-        if factor in theirs:
-            theirs.remove(factor)
-        else:
-            mine.append(factor)
-    return tuple(mine)
+    return tuple((Counter(term.factors) - Counter(other.factors)).elements())
 
 
 def _to_findings(case: StepCase, wrong: list[Wrong], claimed_a: Array, claimed_prev: Array) -> list[Finding]:

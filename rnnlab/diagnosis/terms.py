@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import combinations, combinations_with_replacement, product
+from itertools import chain, combinations, combinations_with_replacement, product
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from rnnlab.ops import Array
 
 SIGNS = (("-", -1), ("+", 1))
 Ratio = tuple[tuple[str, ...], tuple[str, ...], int, float]  # missing, extra, sign, residual
+Item = TypeVar("Item")
 MOST = 60  # equivalent readings of one array that are looked at
 
 
@@ -217,3 +219,13 @@ def closest_readings(claimed: list[tuple[Term, int]], exact: list[tuple[Term, in
         for (c, s), (e, r) in product(claimed, exact)
     ]
     return min(pairs, key=lambda pair: pair[:3])[3:] if pairs else None
+
+
+def transposed(matrix: str) -> str:
+    return matrix.removesuffix("^T") if matrix.endswith("^T") else f"{matrix}^T"
+
+
+def subsets(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
+    """All but the empty one, small ones first."""
+    items = list(items)
+    return chain.from_iterable(combinations(items, n) for n in range(1, len(items) + 1))
