@@ -414,6 +414,15 @@ def test_a_block_of_one_number_is_not_explained_by_a_ratio() -> None:
     assert "formed with h_t^T d_a[k], where h_{t-1}^T d_a[k] should be" in finding.sentence
 
 
+def test_a_sum_is_told_whole_however_large() -> None:
+    wrong = mutant(LSTM, "recurrent_grads", ("tape.states[:-1, 0]", "tape.states[1:, 0]"))
+    (finding,) = rl.diagnose(wrong(3, 24, rng=0)).findings
+    assert "formed with h_t^T d_a[k], where h_{t-1}^T d_a[k] should be" in finding.sentence
+    old, new = "outer_products(tape.states[:-1, 0], d_a)", "outer_products(tape.states[:-1, 0], d_a)"
+    wrong = mutant(LSTM, "recurrent_grads", (old, f"{new} * (np.arange(24) < 20)"))
+    assert not any(f.explained for f in rl.diagnose(wrong(3, 24, rng=0)).findings)
+
+
 def test_the_numbers_shown_are_those_that_differ() -> None:
     wrong = mutant(LSTM, "step_backward", ("d_c_prev = d_c * f", "d_c_prev = np.clip(d_c * f, -0.5, 0.5)"))
     (finding,) = rl.diagnose(wrong(3, 4, rng=0)).findings

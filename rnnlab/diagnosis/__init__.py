@@ -6,7 +6,7 @@ import numpy as np
 
 from rnnlab.cells.base import Cell
 from rnnlab.diagnosis.backward import calls_step_backward, compare_with_loop, diagnose_backward
-from rnnlab.diagnosis.case import CENTRAL, make_step_case, private_copy, random_params, step_values
+from rnnlab.diagnosis.case import CENTRAL, make_step_case, private_copy, random_params, step_values, with_values
 from rnnlab.diagnosis.compare import compare_cells
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing, raised
 from rnnlab.diagnosis.run import exact_vjp, make_run
@@ -103,7 +103,7 @@ def _usable(cell: Cell, rows: int, rng: np.random.Generator) -> tuple[Cell, list
     twin = random_params(cell, rng)
     values = step_values(twin, a, prev)
     if not np.isfinite(values[1]).all():
-        twin = cell
+        twin = with_values(cell, {})
         values = step_values(twin, a, prev)
     names = [*cell.gate_names, *cell.state_names, *cell.extra_names]
     single = [name for name, v in zip(names, np.concatenate(values), strict=True) if _is_single(v)]

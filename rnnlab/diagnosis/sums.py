@@ -19,6 +19,7 @@ from rnnlab.validate import describe
 
 Params = dict[str, Array]
 Wrong = tuple[str, str, Array, Array, Explanation | None]  # parameter, gate, claimed, exact, why
+CORNER = 8  # sums are told apart by so many rows and columns; the one that is chosen is compared whole
 RECORDED = ("x", "states", "gates", "extras")
 
 
@@ -159,9 +160,10 @@ class Sums:
             for some, scaled in ((lefts, d * factors), (products, d[None])):
                 for left, value in some.items():
                     names += [(left, signal, text) for text in texts[: len(scaled)]]
-                    rows.append((value.T @ scaled).reshape(len(scaled), -1))
-        table, both = np.concatenate(rows), np.stack((claimed.ravel(), exact.ravel()))
-        if table.shape[1] != claimed.size:
+                    rows.append((value[:, :CORNER].T @ scaled[..., :CORNER]).reshape(len(scaled), -1))
+        table = np.concatenate(rows)
+        both = np.stack([array.reshape(-1, array.shape[-1])[:CORNER, :CORNER].ravel() for array in (claimed, exact)])
+        if table.shape[1] != both.shape[1]:
             return None
         found: tuple[list[tuple[int, int]], ...] = ([], [])
         for which, n, way in match(both, table, FIT[run.method]):
@@ -175,7 +177,14 @@ class Sums:
             return unlike, sum(map(len, names[i])) + sum(map(len, names[j])), i
 
         (n, sign), (true_n, true_sign) = min(((m, e) for m in found[0] for e in found[1]), key=differ)
-        mine, should, off = names[n], names[true_n], residual(both[0], sign * table[n])
+        mine, should = names[n], names[true_n]
+        left, signal, text = mine
+        whole = (lefts | products)[left].T @ (signals[signal] * factors[texts.index(text)])
+        if whole.size != claimed.size:
+            return None
+        off = residual(claimed, sign * whole.reshape(claimed.shape))
+        if off > FIT[run.method]:
+            return None
         also = ", with the wrong sign" if sign != true_sign else ""
         told = f"is formed with {_sum_text(*mine)}, where {_sum_text(*should)} should be{also}"
         if mine != should and [m.replace("{t-1}", "t") for m in mine] == [m.replace("{t-1}", "t") for m in should]:
