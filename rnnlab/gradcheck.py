@@ -25,11 +25,15 @@ Entry = tuple[tuple[int, ...], float, float]  # index, analytic, numeric
 
 @dataclass(frozen=True)
 class CheckRow:
-    """One block of one array: how far its analytic gradient is from the numeric one, and where."""
+    """One block of one array: how far its analytic gradient is from the numeric one, and where.
+
+    `entries` of the block's `size` were compared one by one; where that is not all, a random direction too.
+    """
 
     array: str
     gate: str
     entries: int
+    size: int
     error: float
     index: tuple[int, ...]
     analytic: float
@@ -63,7 +67,8 @@ class GradientReport:
         lines.append(f"{'gradient':{width}}  entries  relative error")
         for row in self.rows:
             verdict = "ok" if row.error <= self.tolerance else "WRONG"
-            lines.append(f"{row.block:{width}}  {row.entries:7}  {row.error:.1e}  {verdict}")
+            entries = str(row.size) if row.entries == row.size else f"{row.entries}/{row.size}"
+            lines.append(f"{row.block:{width}}  {entries:>7}  {row.error:.1e}  {verdict}")
         return "\n".join(lines)
 
 
@@ -252,7 +257,7 @@ def _is_analytic(case: _Case, rng: np.random.Generator) -> bool:
 
 def _compare(case: _Case, method: str, max_entries: int, rng: np.random.Generator) -> Iterator[CheckRow]:
     """One row for each block: every entry, or a sample of the entries and a random direction over all."""
-    found: list[tuple[str, str, list[Entry]]] = []
+    found: list[tuple[str, str, int, list[Entry]]] = []
     for name, value in case.values.items():
         loss, claimed = case.losses[name], np.asarray(case.claimed[name])
         if claimed.shape != value.shape:
@@ -262,8 +267,9 @@ def _compare(case: _Case, method: str, max_entries: int, rng: np.random.Generato
             inside = np.zeros(value.shape, bool)
             inside[k] = True
             indices = np.argwhere(inside)
+            size = len(indices)
             entries: list[Entry] = []
-            if len(indices) > max_entries:
+            if size > max_entries:
                 direction = rng.normal(size=value.shape) * inside
                 entries.append(((), float((direction * claimed).sum()), _derivative(loss, value, direction, method)))
                 indices = rng.permutation(indices)[:max_entries]
@@ -271,12 +277,13 @@ def _compare(case: _Case, method: str, max_entries: int, rng: np.random.Generato
                 one = np.zeros(value.shape)
                 one[index] = 1
                 entries.append((index, float(claimed[index]), _derivative(loss, value, one, method)))
-            found.append((name, gate, entries))
-    largest = max((abs(n) for _, _, entries in found for _, _, n in entries), default=0)
-    for name, gate, entries in found:
-        scale = max(max(abs(n) for _, _, n in entries), FLOOR * largest, np.finfo(float).tiny)
+            found.append((name, gate, size, entries))
+    largest = max((abs(n) for *_, entries in found for *_, n in entries), default=0)
+    for name, gate, size, entries in found:
+        scale = max(max(abs(n) for *_, n in entries), FLOOR * largest, np.finfo(float).tiny)
         index, analytic, numeric = max(entries, key=lambda e: _size(e[1] - e[2]))
-        yield CheckRow(name, gate, len(entries), _size((analytic - numeric) / scale), index, analytic, numeric)
+        error = _size((analytic - numeric) / scale)
+        yield CheckRow(name, gate, min(size, max_entries), size, error, index, analytic, numeric)
 
 
 def _size(difference: float) -> float:
