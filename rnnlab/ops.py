@@ -17,11 +17,14 @@ def sigmoid(x: Array) -> Array:
     the right answer. Complex input (a complex-step derivative) takes the form
     (1 + tanh(x / 2)) / 2, the same function, whose complex value cannot overflow.
     """
-    x = np.asarray(x)
-    if x.dtype.kind == "c":
-        return np.asarray(0.5 + 0.5 * np.tanh(0.5 * x))
     with np.errstate(over="ignore"):
-        return np.asarray(1 / (1 + np.exp(-x)))
+        return np.asarray(logistic(np.asarray(x)))
+
+
+def logistic(x: Array) -> Array:
+    """`sigmoid` for the cells, whose time loops silence that overflow once for all steps; elsewhere it warns."""
+    s: Array = 0.5 + 0.5 * np.tanh(0.5 * x) if x.dtype.kind == "c" else 1 / (1 + np.exp(-x))
+    return s
 
 
 def relu(x: Array) -> Array:

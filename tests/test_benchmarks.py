@@ -15,21 +15,23 @@ each_kind = pytest.mark.parametrize("kind", models.KINDS)
 
 
 @pytest.mark.parametrize("dtype", models.DTYPES)
-def test_the_plain_loop_has_the_gradients_of_the_lstm(dtype: str) -> None:
-    peers.check_peers(SMALL, dtype)
+@pytest.mark.parametrize("way", ["plain", "tuned"])
+def test_the_other_loops_have_the_gradients_of_the_lstm(way: str, dtype: str) -> None:
+    peers.check_peers(way, SMALL, dtype)
 
 
-def test_a_wrong_plain_loop_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = peers.lstm_pass
+@pytest.mark.parametrize("way", ["plain", "tuned"])
+def test_a_wrong_loop_is_caught(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    right = peers.peers_pass(way, SMALL, "float64")
 
-    def without_the_first_input_row(*arguments: np.ndarray) -> tuple[np.ndarray, ...]:
-        dW, db, dx = right(*arguments)
+    def without_the_first_input_row() -> tuple[np.ndarray, ...]:
+        dW, db, dx = right()
         dW[SMALL.H] = 0
         return dW, db, dx
 
-    monkeypatch.setattr(peers, "lstm_pass", without_the_first_input_row)
+    monkeypatch.setattr(peers, "peers_pass", lambda *_: without_the_first_input_row)
     with pytest.raises(AssertionError, match="Mismatched elements: 20 / 180"):
-        peers.check_peers(SMALL, "float64")
+        peers.check_peers(way, SMALL, "float64")
 
 
 @each_kind

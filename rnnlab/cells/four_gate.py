@@ -8,7 +8,8 @@ import numpy as np
 
 from rnnlab.cells.base import Arrays, Tape, column_sums, outer_products
 from rnnlab.cells.lstm import _LSTM
-from rnnlab.ops import Array, sigmoid
+from rnnlab.ops import Array
+from rnnlab.ops import logistic as sigmoid
 
 
 class FourGateLSTMCell(_LSTM):

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from rnnlab.cells.base import Arrays, Cell, Tape, column_sums, outer_products
-from rnnlab.ops import Array, sigmoid
+from rnnlab.ops import Array
+from rnnlab.ops import logistic as sigmoid
 
 
 class _GRU(Cell):

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from rnnlab.cells.base import Arrays, Cell, Gradients, Tape
-from rnnlab.ops import Array, sigmoid
+from rnnlab.ops import Array
+from rnnlab.ops import logistic as sigmoid
 
 
 class _LSTM(Cell):
