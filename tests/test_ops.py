@@ -30,6 +30,14 @@ def test_sigmoid_keeps_the_small_probabilities_that_a_half_plus_half_tanh_loses(
     assert ops.sigmoid(np.array([-40.0]))[0] == pytest.approx(math.exp(-40), rel=1e-12)
 
 
+@pytest.mark.parametrize("imaginary", [0, 1e-30j])
+def test_the_cells_logistic_is_the_sigmoid_and_warns_where_nobody_silenced_it(imaginary: complex) -> None:
+    points = POINTS + imaginary
+    np.testing.assert_array_equal(ops.logistic(points), ops.sigmoid(points))
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        assert ops.logistic(np.array([-1e3])) == 0
+
+
 @pytest.mark.parametrize(
     ("function", "derivative"),
     [(ops.sigmoid, lambda v: math.exp(-v) / (1 + math.exp(-v)) ** 2), (ops.relu, lambda v: float(v > 0))],
