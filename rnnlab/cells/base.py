@@ -324,9 +324,11 @@ class Cell:
         """dL/dW_x[k] = sum_t x_t^T d_a[k]_t; each integer's row is the sum over the places where it stood."""
         if x.ndim == 3:
             return outer_products(x, d_a)
-        grads = np.zeros(self.W_x.shape, d_a.dtype)
-        for symbol in np.unique(x):
-            grads[:, symbol] = d_a[:, x == symbol].sum(axis=1)
+        grads, rows = np.zeros(self.W_x.shape, d_a.dtype), d_a.reshape(len(d_a), -1, self.hidden_size)
+        order = np.argsort(x, axis=None, kind="stable")  # each symbol's places side by side
+        symbols, starts = np.unique(x.ravel()[order], return_index=True)
+        for symbol, places in zip(symbols, np.split(order, starts[1:]), strict=True):
+            grads[:, symbol] = rows[:, places].sum(axis=1)
         return grads
 
     def _report_non_finite(self, what: str, states: Array) -> None:
