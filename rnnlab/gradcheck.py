@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +17,8 @@ from rnnlab.validate import describe, generator, positive_float, positive_int
 
 COMPLEX_STEP = 1e-30  # Im f(x + ih) / h has no subtraction, so h can be as small as one likes
 CENTRAL_STEP = 1e-5
+AGREEMENT_STEPS = (1e-5, 1e-7, 1e-7)  # a kink or a steep place between two points misleads one difference
+LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
 FLOOR = 1e-5  # a block is measured against at least this share of the largest exact gradient
 TOLERANCE = {"complex step": 1e-9, "central differences": 1e-6}
 
@@ -28,6 +31,7 @@ class CheckRow:
     """One block of one array: how far its analytic gradient is from the numeric one, and where.
 
     `entries` of the block's `size` were compared one by one; where that is not all, a random direction too.
+    `scale` is 1, or how many times as large the incoming gradient was for a row of the check for linearity.
     """
 
     array: str
@@ -38,10 +42,12 @@ class CheckRow:
     index: tuple[int, ...]
     analytic: float
     numeric: float
+    scale: float = 1.0
 
     @property
     def block(self) -> str:
-        return f"{self.array}[{self.gate}]" if self.gate else self.array
+        name = f"{self.array}[{self.gate}]" if self.gate else self.array
+        return name if self.scale == 1 else f"{name}, incoming x {self.scale:g}"
 
 
 @dataclass(frozen=True)
@@ -80,16 +86,21 @@ class GradientMismatch(AssertionError):
         row = report.worst
         self.report, self.array, self.gate, self.index = report, row.array, row.gate, row.index
         self.analytic, self.numeric = row.analytic, row.numeric
-        where = f"dL/d{row.array}" + (f", gate {row.gate!r}" if row.gate else "")
+        where = f"dL/d{row.array}" + (f", gate {row.gate!r}" if row.gate else "") + f", index {row.index}"
+        claim, other = "the backward pass says", f"{report.method} of the forward pass"
+        if row.scale != 1:
+            claim = f"a gradient is linear (is this one clipped?): for {row.scale:g} times what comes in {claim}"
+            other = f"{row.scale:g} times its other answer is"
         super().__init__(
-            f"{where}, index {row.index}: the backward pass says {row.analytic:.12g}, "
-            f"{report.method} of the forward pass {row.numeric:.12g} (relative error {row.error:.1e})\n{report}"
+            f"{where}: {claim} {row.analytic:.12g}, {other} {row.numeric:.12g} "
+            f"(relative error {row.error:.1e})\n{report}"
         )
 
 
 @dataclass(frozen=True)
 class _Case:
-    """A scalar loss of named arrays, and the gradient that the backward pass claims for each.
+    """A scalar loss of named arrays, and the gradient that the backward pass claims for each; in `large`, where it
+    can be asked, for LARGE times the loss.
 
     `losses[name]` evaluates the loss with that one array replaced; `gates[name]` names the blocks
     along the array's first axis.
@@ -97,6 +108,7 @@ class _Case:
 
     values: Arrays
     claimed: Arrays
+    large: Arrays
     losses: dict[str, Callable[[Array], Any]]
     gates: dict[str, tuple[str, ...]]
 
@@ -116,14 +128,16 @@ def check_gradients(
 
     For a cell: a case of its own, with random biases and input, a non-zero initial state and a random
     loss over all outputs and the final state. Checked: every parameter, the input, and dL/dstate_t for
-    every t, by restarting the network at t: 0 is the initial state, T the final one. For a model:
+    every t, by restarting the network at t: 0 is the initial state, T the final one. A gradient is linear in
+    what comes in, so 1024 times as much must give 1024 times as much back (not where it is clipped). For a model:
     every parameter, the input (unless it is integers) and each layer's initial state, on `batch`.
     The arrays that the backward pass reads are read-only, so a step that changes them fails at the line.
 
     `method` is "complex step" (exact to rounding, for an analytic forward pass), "central differences", or
-    "auto": complex step, unless the forward pass refuses complex numbers or disagrees with one central
-    difference. `tolerance` bounds max|difference| / max|exact| of each block, by default 1e-9 and 1e-6.
-    Of arrays with more than `max_entries` entries that many are drawn, and one random direction over all.
+    "auto": complex step, unless the forward pass refuses complex numbers or disagrees with the central
+    differences in three random directions. `tolerance` bounds max|difference| / max|exact| of each block,
+    by default 1e-9 and 1e-6. Of arrays with more than `max_entries` entries that many are drawn, and one
+    random direction over all.
 
     A float32 target is checked as its float64 copy. Returns a report that prints as a table; raises
     `GradientMismatch` if a gradient is wrong, TypeError or ValueError for arguments that do not fit.
@@ -144,7 +158,7 @@ def check_gradients(
     if method == "auto":
         method = "complex step" if _is_analytic(case, rng) else "central differences"
     bound = TOLERANCE[method] if tolerance is None else positive_float("tolerance", tolerance)
-    rows = tuple(_compare(case, method, max_entries, rng))
+    rows = (*_compare(case, method, max_entries, rng), *_not_linear(case, bound))
     report = GradientReport(repr(target), method, bound, rows)
     if not report.max_error <= bound:
         raise GradientMismatch(report)
@@ -153,8 +167,11 @@ def check_gradients(
 
 def _cell_case(cell: Cell, T: int, B: int, rng: np.random.Generator) -> _Case:
     S, H = len(cell.state_names), cell.hidden_size
-    cell = cell.with_params({name: _random_bias(name, p, rng) for name, p in cell.params.items()})
+    drawn = cell.with_params({name: _random_bias(name, p, rng) for name, p in cell.params.items()})
     x, state = rng.normal(size=(T, B, cell.input_size)), rng.normal(size=(S, B, H))
+    with contextlib.suppress(FloatingPointError):  # a parameter may have to be positive, say: then the cell's own
+        drawn.forward(x.copy(), state.copy())
+        cell = drawn
     d_h, d_state = rng.normal(size=(T, B, H)), rng.normal(size=(S, B, H))
 
     def loss(params: Arrays, x: Array, state: Array, t: int = 0) -> Any:
@@ -166,20 +183,24 @@ def _cell_case(cell: Cell, T: int, B: int, rng: np.random.Generator) -> _Case:
             worth = (d_h[t:] * tape.h).sum() + (d_state * tape.states[-1]).sum()
         return worth + ((d_h[t - 1] * state[0]).sum() if t else 0)
 
+    def claims(scale: float) -> Arrays:
+        grads = cell.backward(tape, read_only(scale * d_h), read_only(scale * d_state))
+        states = {f"states[{t}]": d for t, d in enumerate(grads.states)}
+        return grads.params | {"x": _present(grads.x, x)} | states
+
     tape = freeze(cell.forward(read_only(x), read_only(state)))
-    for _ in range(2):  # the second call is the one that is checked: nothing may be left over from the first
-        grads = cell.backward(tape, read_only(d_h), read_only(d_state))
-    values = cell.params | {"x": x}
-    claimed = grads.params | {"x": _present(grads.x, x)}
+    # A gradient is linear in what comes in, and the second call must find nothing left over from the first.
+    large = {name: np.array(g) for name, g in claims(LARGE).items()}
+    claimed, values = claims(1.0), cell.params | {"x": x}
     losses = {name: _of_parameter(name, cell.params, lambda params: loss(params, x, state)) for name in cell.params}
     losses["x"] = lambda v: loss(cell.params, v, state)
     for t in range(T + 1):
         name = f"states[{t}]"
-        values[name], claimed[name] = tape.states[t], grads.states[t]
+        values[name] = tape.states[t]
         losses[name] = partial(loss, cell.params, x, t=t)
     gates = {name: cell.gate_names for name, p in cell.params.items() if p.ndim == 3}
     gates |= {name: cell.state_names for name in values if name.startswith("states")}
-    return _Case(values, claimed, losses, gates)
+    return _Case(values, claimed, large, losses, gates)
 
 
 def _model_case(model: SequenceModel, batch: Batch, rng: np.random.Generator) -> _Case:
@@ -207,17 +228,17 @@ def _model_case(model: SequenceModel, batch: Batch, rng: np.random.Generator) ->
         losses[name] = partial(lambda n, v: loss(params, x, (*states[:n], v, *states[n + 1 :])), n)
         gates |= {f"cells.{n}.{key}": cell.gate_names for key, p in cell.params.items() if p.ndim == 3}
         gates[name] = cell.state_names
-    return _Case(values, claimed, losses, gates)
+    return _Case(values, claimed, {}, losses, gates)
 
 
 def _of_parameter(name: str, params: Arrays, loss: Callable[[Arrays], Any]) -> Callable[[Array], Any]:
     """The loss as a function of one parameter, the others as they are."""
-    return lambda value: loss(params | {name: value})
+    return lambda value: loss(params | {name: np.asarray(value)})
 
 
 def _random_bias(name: str, p: Array, rng: np.random.Generator) -> Array:
     """Zero biases hide a bias that is used in another's place; (K, 1, H), (1, H) and (H,) arrays are biases."""
-    return rng.normal(size=p.shape) if p.ndim < 2 or p.shape[-2] == 1 else p
+    return np.asarray(rng.normal(size=p.shape)) if p.ndim < 2 or p.shape[-2] == 1 else p
 
 
 def _present(gradient: Array | None, like: Array) -> Array:
@@ -232,38 +253,46 @@ def freeze(tape: Tape) -> Tape:
     return replace(tape, x=x, states=states, gates=gates, extras=extras)
 
 
-def _derivative(loss: Callable[[Array], Any], at: Array, direction: Array, method: str) -> float:
+def _derivative(
+    loss: Callable[[Array], Any], at: Array, direction: Array, method: str, size: float = CENTRAL_STEP
+) -> float:
     """d/de loss(at + e direction) at e = 0 (complex step: Squire & Trapp 1998)."""
     if method == "complex step":
         return float(np.imag(loss(at + 1j * COMPLEX_STEP * direction)) / COMPLEX_STEP)
-    step = CENTRAL_STEP * direction
-    return float((loss(at + step) - loss(at - step)).real / (2 * CENTRAL_STEP))
+    step = size * direction
+    return float((loss(at + step) - loss(at - step)).real / (2 * size))
 
 
 def _is_analytic(case: _Case, rng: np.random.Generator) -> bool:
     """Whether complex step works here: abs, norms and real-typed buffers silently lose the imaginary part."""
-    for name, loss in case.losses.items():
-        direction = rng.normal(size=case.values[name].shape)
-        central = _derivative(loss, case.values[name], direction, "central differences")
-        try:
-            with np.errstate(all="ignore"):
-                exact = _derivative(loss, case.values[name], direction, "complex step")
-        except (TypeError, ValueError, FloatingPointError, np.exceptions.ComplexWarning):
-            return False
-        if not abs(exact - central) <= 1e-5 * max(1.0, abs(central)):
-            return False
-    return True
+    return all(
+        any(_methods_agree(loss, case.values[name], size, rng) for size in AGREEMENT_STEPS)
+        for name, loss in case.losses.items()
+    )
+
+
+def _methods_agree(loss: Callable[[Array], Any], at: Array, size: float, rng: np.random.Generator) -> bool:
+    direction = rng.normal(size=at.shape)
+    central = _derivative(loss, at, direction, "central differences", size)
+    try:
+        with np.errstate(all="ignore"):
+            exact = _derivative(loss, at, direction, "complex step")
+    except (TypeError, ValueError, FloatingPointError, np.exceptions.ComplexWarning):
+        return False
+    return abs(exact - central) <= 1e-5 * max(1.0, abs(central))
 
 
 def _compare(case: _Case, method: str, max_entries: int, rng: np.random.Generator) -> Iterator[CheckRow]:
     """One row for each block: every entry, or a sample of the entries and a random direction over all."""
     found: list[tuple[str, str, int, list[Entry]]] = []
     for name, value in case.values.items():
+        if name not in case.claimed:
+            raise ValueError(f"backward: expected dL/d{name} of shape {value.shape}, got none")
         loss, claimed = case.losses[name], np.asarray(case.claimed[name])
         if claimed.shape != value.shape:
             raise ValueError(f"backward: expected dL/d{name} of shape {value.shape}, got {claimed.shape}")
-        blocks: Sequence[tuple[str, int | slice]] = [(gate, k) for k, gate in enumerate(case.gates.get(name, ()))]
-        for gate, k in blocks or [("", slice(None))]:
+        blocks: Sequence[tuple[str, Any]] = [(gate, k) for k, gate in enumerate(case.gates.get(name, ()))]
+        for gate, k in blocks or [("", ...)]:
             inside = np.zeros(value.shape, bool)
             inside[k] = True
             indices = np.argwhere(inside)
@@ -284,6 +313,21 @@ def _compare(case: _Case, method: str, max_entries: int, rng: np.random.Generato
         index, analytic, numeric = max(entries, key=lambda e: _size(e[1] - e[2]))
         error = _size((analytic - numeric) / scale)
         yield CheckRow(name, gate, min(size, max_entries), size, error, index, analytic, numeric)
+
+
+def _not_linear(case: _Case, bound: float) -> Iterator[CheckRow]:
+    """A row for each array whose gradient is not LARGE times as large for an incoming gradient that is."""
+    largest = max((np.abs(case.claimed[name]).max(initial=0) for name in case.large), default=0)
+    for name, large in case.large.items():
+        claimed = np.asarray(case.claimed[name])
+        with np.errstate(invalid="ignore"):  # infinite claims are rows of their own already
+            off = np.abs(large / LARGE - claimed)
+        scale = max(np.abs(claimed).max(initial=0), FLOOR * largest, np.finfo(float).tiny)
+        index = tuple(int(i) for i in np.unravel_index(np.argmax(off), off.shape))
+        if not off[index] <= bound * scale:
+            gate = case.gates[name][index[0]] if name in case.gates else ""
+            numbers = float(large[index]), float(LARGE * claimed[index])
+            yield CheckRow(name, gate, off.size, off.size, _size(off[index] / scale), index, *numbers, scale=LARGE)
 
 
 def _size(difference: float) -> float:

@@ -482,3 +482,118 @@ BAD_ARGUMENTS: list[tuple[type[Exception], str, dict[str, Any]]] = [
 def test_bad_arguments_are_refused(error: type[Exception], name: str, arguments: dict[str, Any]) -> None:
     with refuses(error, name):
         rl.check_gradients(**{"target": rl.RNNCell(3, 4, rng=0)} | arguments)
+
+
+# ---- a gradient is linear in what comes in ----------------------------------------------------
+
+
+class ClipsState(rl.LSTMCell):
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        d_a, d_prev, d_extras = super().step_backward(d_next, prev, gates, extras)
+        return d_a, tuple(np.clip(d, -5, 5) for d in d_prev), d_extras  # planted
+
+
+class ClipsInside(rl.FourGateLSTMCell):
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        d_a, d_prev, d_extras = super().step_backward(d_next, prev, gates, extras)
+        return tuple(np.clip(d, -10, 10) for d in d_a), d_prev, d_extras  # planted
+
+
+class ClipsWeights(rl.GRUResetBeforeCell):
+    def recurrent_grads(self, tape: rl.Tape, d_a: Any, d_extras: Any) -> Any:
+        grads = super().recurrent_grads(tape, d_a, d_extras)
+        return {name: np.clip(g, -50, 50) for name, g in grads.items()}  # planted
+
+
+class ClipsNorm(rl.GRUCell):
+    def backward(self, *args: Any, **kwargs: Any) -> rl.Gradients:
+        grads = super().backward(*args, **kwargs)
+        return replace(grads, params=rl.clip_by_global_norm(grads.params, 100.0)[0])  # planted
+
+
+CLIPPING = (ClipsState, ClipsInside, ClipsWeights, ClipsNorm)
+
+
+@pytest.mark.parametrize("cell_class", CLIPPING)
+def test_clipping_inside_the_backward_pass_is_caught_and_named(cell_class: type[rl.Cell]) -> None:
+    """None of these clips at the size of the check's own loss."""
+    with pytest.raises(rl.GradientMismatch, match=r"(?s)is this one clipped.*incoming x 1024.*WRONG") as caught:
+        rl.check_gradients(cell_class(3, 4, rng=0))
+    wrong = [row for row in caught.value.report.rows if row.error > caught.value.report.tolerance]
+    assert all(row.scale == 1024 for row in wrong)
+    (finding,) = rl.diagnose(cell_class(3, 4, rng=0)).findings
+    assert finding.kind == "not linear"
+    assert "params[W_h]" in finding.outputs
+    assert "clipped" in finding.sentence
+
+
+class ReusesBuffers(rl.RNNCell):
+    """Right, and its gradients live in arrays that the next call overwrites."""
+
+    def backward(self, *args: Any, **kwargs: Any) -> rl.Gradients:
+        grads = super().backward(*args, **kwargs)
+        buffers = self.__dict__.setdefault("buffers", {name: np.empty_like(g) for name, g in grads.params.items()})
+        for name, g in grads.params.items():
+            buffers[name][...] = g
+        return replace(grads, params=dict(buffers))
+
+
+def test_a_right_cell_that_reuses_its_buffers_is_not_accused() -> None:
+    assert rl.check_gradients(ReusesBuffers(3, 4, rng=0)).max_error <= 1e-9
+
+
+# ---- right cells that are hard on a check -----------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 21])
+def test_a_kink_between_two_points_does_not_cost_the_exact_method(seed: int) -> None:
+    """Of 66 relu units one or another has its kink within one difference of step 1e-5."""
+    report = rl.check_gradients(rl.RNNCell(2, 66, rng=seed, activation="relu"), max_entries=20)
+    assert report.method == "complex step"
+
+
+class Scaled(rl.RNNCell):
+    """h_t = scale tanh(a), with one number as a parameter that is logged, so that it must be above 0."""
+
+    extra_names = ("g",)
+
+    def __init__(self, *args: Any, shape: tuple[int, ...], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_param("scale", lambda shape, rng: np.full(shape, 2.0), shape)
+
+    def step(self, a: Any, prev: Any) -> Any:
+        (g,), _, _ = super().step(a, prev)
+        return (g,), (np.log(self.scale) * g,), (g,)
+
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        (d_h,), (g,) = d_next, gates
+        d_a = (d_h * np.log(self.scale) * (1 - g**2),)
+        return d_a, (self.back(d_a),), (d_h * g / self.scale,)
+
+    def recurrent_grads(self, tape: rl.Tape, d_a: Any, d_extras: Any) -> Any:
+        (d,) = d_extras
+        scale = d.sum() if self.scale.ndim == 0 else d.sum(axis=(0, 1))[None]
+        return super().recurrent_grads(tape, d_a, d_extras) | {"scale": scale}
+
+
+@pytest.mark.parametrize("shape", [(), (1, 4)])
+def test_a_parameter_may_be_one_number_and_may_have_to_be_positive(shape: tuple[int, ...]) -> None:
+    cell = Scaled(3, 4, rng=0, shape=shape)
+    assert rl.check_gradients(cell).max_error <= 1e-9
+    assert rl.diagnose(cell).ok, str(rl.diagnose(cell))
+
+
+def test_a_parameter_without_a_gradient_is_named() -> None:
+    class Forgotten(rl.RNNCell):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.add_param("gain", "uniform", (1, 4))
+
+    class NoAnswer(rl.RNNCell):
+        def recurrent_grads(self, tape: rl.Tape, d_a: Any, d_extras: Any) -> Any:
+            super().recurrent_grads(tape, d_a, d_extras)  # planted: no return
+
+    with refuses(ValueError, "recurrent_grads"):
+        rl.check_gradients(Forgotten(3, 4, rng=0))
+    with refuses(TypeError, "recurrent_grads"):
+        rl.check_gradients(NoAnswer(3, 4, rng=0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rnnlab.cells.base import Cell
-from rnnlab.diagnosis.backward import calls_step_backward, compare_with_loop, diagnose_backward
+from rnnlab.diagnosis.backward import calls_step_backward, compare_with_loop, diagnose_backward, diagnose_linearity
 from rnnlab.diagnosis.case import CENTRAL, make_step_case, private_copy, random_params, step_values, with_values
 from rnnlab.diagnosis.compare import compare_cells
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing, raised
@@ -88,7 +88,7 @@ def _diagnose(cell: Cell, T: int, B: int, rng: np.random.Generator, notes: list[
     if exact and uses_step and "backward" not in own and not broken:
         findings += diagnose_recurrent_grads(run, exact, not findings, rng)
     taught = case is not None and "step_backward" in own and (uses_step or not diagnose_step(case))
-    return findings or diagnose_backward(run, exact, taught, rng)
+    return findings or diagnose_backward(run, exact, taught, rng) or diagnose_linearity(run)
 
 
 def _is_own(cell: Cell, name: str) -> bool:

@@ -99,6 +99,23 @@ def diagnose_backward(run: Run, exact: Vjp | None, taught: bool, rng: np.random.
     return findings
 
 
+def diagnose_linearity(run: Run) -> list[Finding]:
+    """A backward pass that is right for this loss: is it so many times as large for a loss that is?"""
+    scale, claims = 1024.0, []  # a power of two rounds nothing
+    for factor in (scale, 1.0):
+        grads, _ = call_backward(replace(run, d_h=factor * run.d_h, d_state=factor * run.d_state))
+        claims.append({f"params[{n}]": np.array(g) for n, g in grads.params.items()} | {"states": grads.states.copy()})
+    large, plain = claims
+    wrong = [n for n, g in plain.items() if not is_right(large[n], scale * g, 0.0, RIGHT[run.method])]
+    if not wrong:
+        return []
+    told = (
+        f"{listing(wrong)}: right for this loss, but not {scale:g} times as large for one that is: is a gradient "
+        "clipped inside the backward pass? (Clip all that it returns, together.)"
+    )
+    return [Finding(tuple(wrong), (), "not linear", told, 0.0)]
+
+
 def calls_step_backward(run: Run) -> bool:
     """Whether the cell's own `backward` makes use of its `step_backward`."""
     calls: list[int] = []

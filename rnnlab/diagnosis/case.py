@@ -51,7 +51,7 @@ def private_copy(cell: Cell) -> Cell:
 
 def with_values(cell: Cell, params: Mapping[str, Array]) -> Cell:
     """The cell with these parameters; as in the time loops, `self.U` is `params["U"]` whatever was assigned to it."""
-    return cell.with_params({**cell.params, **params})._unrolled()
+    return cell.with_params({name: np.asarray(p) for name, p in {**cell.params, **params}.items()})._unrolled()
 
 
 def random_params(cell: Cell, rng: np.random.Generator) -> Cell:
