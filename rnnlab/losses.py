@@ -44,16 +44,16 @@ def softmax_cross_entropy(prediction: Array, target: Array, mask: Array | None =
     if target.dtype.kind in "iu" and target.shape == keep.shape:
         target = np.where(keep, target, 0)
     target = label_array("target", target, _axes(keep.shape), classes)
-    with np.errstate(over="ignore"):  # -inf, whose exp is the right 0; reported below where a target picks it
+    # Overflow is -inf, whose exp is the right 0, and reported below where a target picks it.
+    with np.errstate(over="ignore", under="ignore"):
         log_p = log_softmax(prediction)
-    index = target[..., None].astype(np.intp)
-    picked = np.take_along_axis(log_p, index, axis=-1)[..., 0]
-    count = int(keep.sum())
-    d = np.exp(log_p)
-    np.put_along_axis(d, index, 0, axis=-1)  # p - 1 is minus the others' sum, which no rounding near p = 1 erases
-    np.put_along_axis(d, index, -d.sum(axis=-1, keepdims=True), axis=-1)
-    d *= (keep / d.real.dtype.type(count))[..., None].astype(d.real.dtype)
-    with np.errstate(over="ignore"):  # reported below
+        index = target[..., None].astype(np.intp)
+        picked = np.take_along_axis(log_p, index, axis=-1)[..., 0]
+        count = int(keep.sum())
+        d = np.exp(log_p)
+        np.put_along_axis(d, index, 0, axis=-1)  # p - 1 is minus the others' sum, which no rounding near p = 1 erases
+        np.put_along_axis(d, index, -d.sum(axis=-1, keepdims=True), axis=-1)
+        d *= (keep / d.real.dtype.type(count))[..., None].astype(d.real.dtype)
         loss = -picked[keep].sum() / count
     return _finite(loss), d
 
@@ -72,10 +72,11 @@ def mean_squared_error(prediction: Array, target: Array, mask: Array | None = No
         target = np.where(keep[..., None], target, 0)
     target = float_array("target", target, _axes(prediction.shape), prediction.dtype)
     count = int(keep.sum()) * prediction.shape[-1]
-    with np.errstate(over="ignore"):  # reported below
+    with np.errstate(over="ignore", under="ignore"):  # the first is reported below
         error = np.where(keep[..., None], prediction - target, 0)
         loss = (error**2).sum() / count
-    return _finite(loss), error * prediction.real.dtype.type(2 / count)
+        d = error * prediction.real.dtype.type(2 / count)
+    return _finite(loss), d
 
 
 def _finite(loss: Any) -> Any:

@@ -17,7 +17,7 @@ def sigmoid(x: Array) -> Array:
     the right answer. Complex input (a complex-step derivative) takes the form
     (1 + tanh(x / 2)) / 2, the same function, whose complex value cannot overflow.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         return np.asarray(logistic(np.asarray(x)))
 
 
@@ -40,19 +40,22 @@ def log_softmax(x: Array) -> Array:
     x = np.asarray(x)
     top = x.real.argmax(axis=-1, keepdims=True)
     x = x - np.take_along_axis(x, top, axis=-1)
-    others = np.exp(x)
-    np.put_along_axis(others, top, 0, axis=-1)
-    return np.asarray(x - np.log1p(others.sum(axis=-1, keepdims=True)))
+    with np.errstate(under="ignore"):
+        others = np.exp(x)
+        np.put_along_axis(others, top, 0, axis=-1)
+        return np.asarray(x - np.log1p(others.sum(axis=-1, keepdims=True)))
 
 
 def softmax(x: Array) -> Array:
     """exp(x) / sum(exp(x)) over the last axis: probabilities that add to 1."""
-    return np.exp(log_softmax(x))
+    with np.errstate(under="ignore"):
+        return np.exp(log_softmax(x))
 
 
 def norm(a: Array, axis: tuple[int, ...]) -> Array:
     """The Euclidean norm over `axis`, also where the squares of the entries leave the floats."""
     size = np.abs(a)
     largest = size.max(axis=axis, keepdims=True, initial=0)
-    scaled = size / np.where(largest > 0, largest, 1)
-    return np.asarray(largest.squeeze(axis) * np.sqrt((scaled * scaled).sum(axis=axis)))
+    with np.errstate(under="ignore"):
+        scaled = size / np.where(largest > 0, largest, 1)
+        return np.asarray(largest.squeeze(axis) * np.sqrt((scaled * scaled).sum(axis=axis)))

@@ -64,7 +64,7 @@ class Dense:
         """y = h W + b for h (..., H). Raises TypeError or ValueError for what is not that, FloatingPointError
         where y is not finite."""
         h = self._check("h", h, to_array("h", h).shape[:-1], ("H", self.input_size))
-        with np.errstate(over="ignore", invalid="ignore"):  # reported below
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported below
             y = h @ self.params["W"] + self.params["b"]
         if not np.isfinite(y).all():
             for name, p in self.params.items():
@@ -77,7 +77,7 @@ class Dense:
         h = self._check("h", h, to_array("h", h).shape[:-1], ("H", self.input_size))
         d_y = self._check("d_y", d_y, h.shape[:-1], ("O", self.output_size))
         rows, d_rows = h.reshape(-1, self.input_size), d_y.reshape(-1, self.output_size)
-        with np.errstate(over="ignore", invalid="ignore"):  # reported below
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported below
             grads = {"W": rows.T @ d_rows, "b": d_rows.sum(axis=0, keepdims=True)}
             d_h = d_y @ self.params["W"].T
         for name, grad in (grads | {"h": d_h}).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -510,3 +511,67 @@ def test_a_cell_without_gate_names_is_refused() -> None:
 
     with refuses(TypeError, "Nameless"):
         Nameless(2, 3, rng=0)
+
+
+# ---- a cell of one's own ----------------------------------------------------------------------
+
+
+def test_the_example_in_the_docstring_of_cell_is_right() -> None:
+    _, _, code = (rl.Cell.__doc__ or "").partition("class Leaky")
+    code, _, _ = f"class Leaky{code}".partition("\n\n    Where")
+    names: dict[str, Any] = {"rl": rl, "np": np}
+    exec(textwrap.dedent(f"        {code}"), names)
+    cell = names["Leaky"](3, 4, rng=0)
+    assert rl.check_gradients(cell).max_error <= 1e-9
+    x = np.random.default_rng(1).normal(size=(2, 1, 3))
+    h_1 = np.tanh(x[0] @ cell.W_x[0] + cell.b[0]) / 2
+    np.testing.assert_allclose(cell.forward(x).h[0], h_1, rtol=1e-14)
+
+
+class OneGate(rl.RNNCell):
+    """Returns what a learner may forget to put into a tuple."""
+
+    def __init__(self, *args: Any, bare: str) -> None:
+        super().__init__(*args, rng=0)
+        self.bare = bare
+
+    def step(self, a: Any, prev: Any) -> Any:
+        gates, following, extras = super().step(a, prev)
+        return gates[0] if self.bare == "gates" else gates, following, extras
+
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        (d_a,), (d_h,), _ = super().step_backward(d_next, prev, gates, extras)
+        if self.bare == "back":
+            return (d_a,), (self.back(d_a),), ()
+        return d_a if self.bare == "d_a" else (d_a,), d_h if self.bare == "d_prev" else (d_h,), ()
+
+
+@pytest.mark.parametrize(
+    ("bare", "where"),
+    [("gates", "step: gates"), ("d_a", "step_backward: d_a"), ("d_prev", "step_backward: d_prev"), ("back", "back")],
+)
+def test_an_array_in_place_of_a_tuple_of_one_is_named(bare: str, where: str) -> None:
+    cell, x = OneGate(2, 4, bare=bare), np.zeros((2, 3, 2))
+    with pytest.raises(ValueError, match=rf"^{where}: expected a tuple of 1 arrays \(B, H\), got an array of shape"):
+        cell.backward(cell.forward(x), np.ones((2, 3, 4)))
+
+
+@each_cell
+@pytest.mark.parametrize("scale", [1, 1e3, 1e-30])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("text", [False, True])
+def test_underflow_is_no_error_even_where_every_other_one_is_raised(
+    cell_class: type[rl.Cell], scale: float, dtype: type, text: bool
+) -> None:
+    cell, rng = cell_class(5, 6, rng=0, dtype=dtype), np.random.default_rng(0)
+    for p in cell.params.values():
+        p *= scale
+    readout = rl.Dense(6, 5, rng=1, dtype=dtype)
+    model = rl.SequenceModel(cell, readout, rl.softmax_cross_entropy if text else rl.mean_squared_error)
+    if text:
+        batch = rl.Batch(rng.integers(0, 5, (30, 3)), rng.integers(0, 5, (30, 3)))
+    else:
+        batch = rl.Batch(rng.normal(size=(30, 3, 5)).astype(dtype), rng.normal(size=(30, 3, 5)).astype(dtype))
+    with np.errstate(all="raise"):
+        rl.Trainer(model, rl.Adam(1e-3), clip_norm=1.0).fit([batch] * 2, 2)
+        model.predict(batch.x)

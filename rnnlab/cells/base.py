@@ -78,7 +78,23 @@ class Gradients:
 class Cell:
     """Base of all cells: h_t, ... = step(x_t W_x + b, h_{t-1}, ...), unrolled over time.
 
-    A cell names its gates, states and extras, and writes `step` and `step_backward`.
+    A cell names its K gates, S states (the first is h, the output) and E extras (what else `step_backward` needs),
+    and writes `step` and `step_backward`, which return tuples of (B, H) arrays:
+
+        class Leaky(rl.Cell):  # h_t = (h_{t-1} + g) / 2, g = tanh(x_t W_x + b + h_{t-1} W_h)
+            gate_names = ("candidate",)
+
+            def step(self, a, prev):
+                (h,) = prev
+                (g,) = np.tanh(a + h @ self.W_h)  # a is x_t W_x + b; the recurrent product is the cell's own
+                return (g,), ((h + g) / 2,), ()
+
+            def step_backward(self, d_next, prev, gates, extras):
+                (d_h,), (g,) = d_next, gates
+                d_a = (d_h / 2 * (1 - g**2),)
+                return d_a, (d_h / 2 + self.back(d_a),), ()
+
+    Where W_h multiplies something else than h, or `step` uses other parameters, it also writes `recurrent_grads`.
 
     Parameters: `input_size` D, `hidden_size` H; `rng` a seed or a `np.random.Generator`; `dtype`
     float64 or float32; `input_init` and `recurrent_init` one of "uniform", "glorot", "orthogonal",
@@ -183,7 +199,10 @@ class Cell:
     # ---- what a cell writes -------------------------------------------------------------------
 
     def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
-        """One step: (gates, next_state, extras) from a = x_t W_x + b (K, B, H) and prev (S, B, H)."""
+        """One step: (gates, next_state, extras) from a = x_t W_x + b (K, B, H) and prev (S, B, H).
+
+        The time loops, which call it, silence an exp that overflows; called alone it may warn.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no step")
 
     def step_backward(self, d_next: Array, prev: Array, gates: Array, extras: Array) -> tuple[Arrays, Arrays, Arrays]:
@@ -214,6 +233,8 @@ class Cell:
         transposed = self._W_h_transposed
         if transposed is None:
             transposed = stacked_transpose(self.W_h)
+        if len(d_a) != len(self.gate_names):
+            raise ValueError(f"back: expected a tuple of {len(self.gate_names)} arrays (B, H), got {describe(d_a)}")
         return np.concatenate(tuple(d_a), axis=1) @ transposed
 
     # ---- the two time loops -------------------------------------------------------------------
@@ -225,19 +246,19 @@ class Cell:
         None for zeros. Raises TypeError or ValueError for input that does not fit or is not finite,
         FloatingPointError where a state overflows or turns NaN, naming the step.
         """
-        x = self._check_input(x)
+        x = self.check_input(x)
         (T, B), S, E, H = x.shape[:2], len(self.state_names), len(self.extra_names), self.hidden_size
         states, extras = np.empty((S, T + 1, B, H), self.dtype), np.empty((E, T, B, H), self.dtype)
         states[:, 0] = 0 if state is None else self._check_array("state", state, ("S", S), ("B", B), ("H", H))
         prev, cell = read_only(states.swapaxes(0, 1)), self._unrolled()
-        with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported below, with the step
             gates = self._project(x)  # each step's gates take the place of its input, which is used up
             a = read_only(gates)
             for t in range(T):
                 gates_t, next_state, extras_t = cell.step(a[:, t], prev[t])
-                write(states, t + 1, next_state)
-                write(extras, t, extras_t)
-                write(gates, t, gates_t)
+                write("step: next_state", states, t + 1, next_state)
+                write("step: extras", extras, t, extras_t)
+                write("step: gates", gates, t, gates_t)
         tape = Tape(x, states.swapaxes(0, 1), gates, extras, self.gate_names)
         if not np.isfinite(states).all():  # at any t: max(0, -infinity) is 0 again
             self._report_non_finite("state", tape.states)
@@ -260,19 +281,19 @@ class Cell:
         d_next, prev, gates, extras = map(read_only, (d_states.swapaxes(0, 1), tape.states, tape.gates, tape.extras))
         cell = self._unrolled()
         cell._W_h_transposed = stacked_transpose(self.W_h)  # contiguous, made once for T products
-        with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported below, with the step
             for t in reversed(range(T)):
                 d_states[0, t + 1] += d_h[t]
                 d_a_t, d_prev, d_extras_t = cell.step_backward(d_next[t + 1], prev[t], gates[:, t], extras[:, t])
                 if len(d_extras) < len(d_extras_t):
                     d_extras = np.empty((len(d_extras_t), T, B, H), self.dtype)
-                write(d_a, t, d_a_t)
-                write(d_states, t, d_prev)
-                write(d_extras, t, d_extras_t)
+                write("step_backward: d_a", d_a, t, d_a_t)
+                write("step_backward: d_prev", d_states, t, d_prev)
+                write("step_backward: d_extras", d_extras, t, d_extras_t)
             if not np.isfinite(d_next[0]).all():
                 self._report_non_finite("dL/dstate", d_next)
             params = {"W_x": self._input_weight_grads(tape.x, d_a), "b": column_sums(d_a)[:, None]}
-            params |= self.recurrent_grads(tape, d_a, d_extras)
+            params |= self._recurrent_grads(tape, d_a, d_extras)
             d_x = None
             if input_gradient and tape.x.ndim == 3:
                 d_x = sum(d @ W.T for d, W in zip(d_a, self.W_x, strict=True))
@@ -289,7 +310,8 @@ class Cell:
         vars(cell).update(self.params)
         return cell
 
-    def _check_input(self, x: Array) -> Array:
+    def check_input(self, x: Array) -> Array:
+        """x as an array of this cell's input; TypeError or ValueError for what is none."""
         x = to_array("x", x)
         if x.ndim == 2:
             if x.dtype.kind not in "iu":
@@ -331,6 +353,15 @@ class Cell:
             grads[:, symbol] = rows[:, places].sum(axis=1)
         return grads
 
+    def _recurrent_grads(self, tape: Tape, d_a: Array, d_extras: Array) -> dict[str, Array]:
+        grads = self.recurrent_grads(tape, d_a, d_extras)
+        if not isinstance(grads, Mapping):
+            raise TypeError(f"recurrent_grads: expected a dict of gradients, got {describe(grads)}")
+        inside = [name for name in self.params if name not in ("W_x", "b")]
+        if missing := [name for name in inside if grads.get(name) is None]:
+            raise ValueError(f"recurrent_grads: expected the gradients of {inside}, got none of {missing}")
+        return {name: np.asarray(grads[name]) for name in inside}
+
     def _report_non_finite(self, what: str, states: Array) -> None:
         for name, p in self.params.items():
             check_finite(f"params[{name!r}]", p)
@@ -339,10 +370,11 @@ class Cell:
         raise FloatingPointError(f"{type(self).__name__}: {what} {self.state_names[part]!r} is not finite at t = {t}")
 
 
-def write(slots: Array, t: int, values: Arrays) -> None:
+def write(what: str, slots: Array, t: int, values: Arrays) -> None:
     """Copy step t's (B, H) arrays into their places on the tape."""
     if len(values) != len(slots):
-        raise ValueError(f"step: expected {len(slots)} arrays of shape (B, H), got {len(values)}")
+        came = describe(values) if isinstance(values, np.ndarray) else len(values)
+        raise ValueError(f"{what}: expected a tuple of {len(slots)} arrays (B, H), got {came}")
     for k, value in enumerate(values):
         slots[k, t] = value
 

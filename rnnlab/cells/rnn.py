@@ -14,8 +14,9 @@ from rnnlab.validate import one_of
 class RNNCell(Cell):
     """h_t = tanh(x_t W_x + h_{t-1} W_h + b)                                       (Elman 1990)
 
-    `activation="relu"` puts max(., 0) in tanh's place; with `recurrent_init="identity"` that is
-    the IRNN (Le, Jaitly & Hinton 2015). Other arguments as in `Cell`. ValueError for another activation.
+    `activation="relu"` puts max(., 0) in tanh's place; with `recurrent_init="identity"` and then biases of 0
+    (`cell.b[...] = 0`) that is the IRNN (Le, Jaitly & Hinton 2015, who also draw small normal input weights).
+    Other arguments as in `Cell`. ValueError for another activation.
     """
 
     gate_names = ("candidate",)
