@@ -39,11 +39,15 @@ class Optimizer:
             check_finite(f"grads[{name!r}]", grad)
             if not params[name].flags.writeable:
                 raise ValueError(f"params[{name!r}]: expected an array that can be written to, got a read-only one")
+        owners: dict[int, str] = {}
+        for name, p in params.items():
+            if (other := owners.setdefault(p.__array_interface__["data"][0], name)) != name:
+                raise ValueError(f"params: expected an array of its own for each name, got one for {other} and {name}")
         flat = np.concatenate([grads[name].ravel() for name in params])
         if self.memory and self.memory[0].shape != flat.shape:
             raise ValueError(f"params: expected {self.memory[0].size} numbers, as in earlier steps, got {flat.size}")
         rate = positive_float("lr", self.lr(self.steps), zero=True) if callable(self.lr) else self.lr
-        with np.errstate(over="ignore", invalid="ignore"):  # reported here
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported here
             change, memory = self.update(flat, self.memory or self.start(flat), rate, self.steps + 1)
             weights = np.concatenate([p.ravel() for p in params.values()])
             weights -= change
@@ -123,7 +127,8 @@ def global_norm(arrays: Mapping[str, Array]) -> float:
     if SMALLEST_SQUARE < squares < np.inf:
         return float(np.sqrt(squares))
     with np.errstate(invalid="ignore"):  # infinite entries make it NaN
-        return float(norm(np.array([norm(g.ravel(), (0,)) for g in arrays.values()], float), (0,)))
+        norms = [norm(g.ravel().astype(np.result_type(g, np.float64)), (0,)) for g in arrays.values()]
+        return float(norm(np.array(norms), (0,)))
 
 
 def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[dict[str, Array], float]:
@@ -138,4 +143,5 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[di
     if not np.isfinite(before):
         raise FloatingPointError(f"grads: expected a finite global norm, got {before}")
     scale = min(1.0, max_norm / before) if before else 1.0
-    return {name: g if scale == 1 else g * g.real.dtype.type(scale) for name, g in grads.items()}, before
+    with np.errstate(under="ignore"):
+        return {name: g if scale == 1 else g * g.real.dtype.type(scale) for name, g in grads.items()}, before

@@ -311,3 +311,22 @@ def test_parameters_of_several_shapes_move_as_each_alone_would(make: Any) -> Non
             separate[name].step(alone[name], {name: grads[name]})
     for name, p in params.items():
         np.testing.assert_array_equal(p, alone[name][name])
+
+
+def test_one_array_under_two_names_is_refused() -> None:
+    """Only one of its two gradients would have moved it."""
+    lower, upper = rl.RNNCell(3, 3, rng=0), rl.RNNCell(3, 3, rng=1)
+    upper.W_h = lower.W_h
+    model = rl.SequenceModel([lower, upper], rl.Dense(3, 1, rng=0), rl.mean_squared_error)
+    batch = rl.Batch(np.ones((4, 2, 3)), np.ones((4, 2, 1)))
+    before = {name: p.copy() for name, p in model.params.items()}
+    with pytest.raises(ValueError, match=r"^params: expected an array of its own .* cells.0.W_h and cells.1.W_h"):
+        rl.Trainer(model, rl.SGD(0.1)).train_step(batch)
+    for name, p in model.params.items():
+        np.testing.assert_array_equal(p, before[name])
+
+
+def test_the_norm_of_float32_gradients_may_leave_float32() -> None:
+    clipped, norm = rl.clip_by_global_norm({"a": np.full(4, 2e38, np.float32)}, 1.0)
+    assert norm == pytest.approx(4e38)
+    np.testing.assert_allclose(clipped["a"], 0.5, rtol=1e-6)
