@@ -103,16 +103,20 @@ class SequenceModel:
     def predict(self, x: Array, state: State | None = None) -> tuple[Array, tuple[Array, ...]]:
         """(outputs (T, B, O), final state): the readout at every step, and where to go on from.
 
-        Only a few steps are recorded at a time, so memory grows with T by the outputs alone.
+        Only 64 steps are recorded at a time, so memory grows with T by the outputs alone.
         Raises as `Cell.forward`.
         """
-        x = to_array("x", x)
-        outputs = []
-        for start in range(0, max(len(x) if x.ndim else 0, 1), PREDICT_CHUNK):
-            tapes = self.unroll(x[start : start + PREDICT_CHUNK] if x.ndim else x, state)
+        x = self.cells[0].check_input(x)
+        outputs = np.empty((*x.shape[:2], self.readout.output_size), self.readout.dtype)
+        for start in range(0, len(x), PREDICT_CHUNK):
+            steps = slice(start, start + PREDICT_CHUNK)
+            try:
+                tapes = self.unroll(x[steps], state)
+                outputs[steps] = self.readout.forward(tapes[-1].h)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error}, counted from step {start}" if start else str(error)) from error
             state = final_state(tapes)
-            outputs.append(self.readout.forward(tapes[-1].h))
-        return np.concatenate(outputs), tuple(s for s in state or () if s is not None)
+        return outputs, tuple(s for s in state or () if s is not None)
 
     def mean_loss(self, batch: Batch, state: State | None = None) -> Any:
         """The loss alone, forward only: for validation. Arguments and errors as in `loss_and_grads`."""

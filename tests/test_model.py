@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -336,3 +337,28 @@ def test_outputs_that_overflow_are_an_error_without_a_warning() -> None:
     model.readout.params["b"][...] = 1.7e308
     with pytest.raises(FloatingPointError, match=r"Dense: y is not finite$"):
         model.predict(X, states_for(model, 3))
+
+
+def test_predict_counts_steps_from_the_start_of_the_input() -> None:
+    model = rl.SequenceModel(rl.RNNCell(1, 1, rng=0, activation="relu"), rl.Dense(1, 1, rng=0), rl.mean_squared_error)
+    model = model.with_params({name: np.zeros_like(p) for name, p in model.params.items()})
+    x = np.zeros((400, 1, 1))
+    x[300] = np.nan
+    with pytest.raises(ValueError, match=r"at index \(300, 0, 0\)"):
+        model.predict(x)
+    x[300] = 1e300
+    model.params["cells.0.W_x"][...] = 1e300
+    with pytest.raises(FloatingPointError, match=r"at t = 45, counted from step 256$"):
+        model.predict(x)  # x[300] enters the 45th step of the 64 from 256 on
+
+
+def test_predict_holds_its_outputs_once() -> None:
+    model = rl.SequenceModel(rl.RNNCell(1, 2, rng=0), rl.Dense(2, 50, rng=0), rl.mean_squared_error)
+    x = np.zeros((4000, 2, 1))
+    tracemalloc.start()
+    try:
+        outputs, _ = model.predict(x)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert outputs.nbytes < peak < 1.2 * outputs.nbytes
