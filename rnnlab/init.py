@@ -17,7 +17,7 @@ Initializer = Callable[[Shape, "np.random.Generator"], Array]
 
 
 def uniform(shape: Shape, rng: int | np.random.Generator) -> Array:
-    """U(-1/sqrt(n), 1/sqrt(n)) with n = fan_out, the hidden size: the usual default of RNN libraries."""
+    """U(-1/sqrt(n), 1/sqrt(n)) with n = fan_out, the hidden size: PyTorch's default for RNNs."""
     bound = 1 / np.sqrt(shape[-1])
     return generator(rng).uniform(-bound, bound, shape)
 

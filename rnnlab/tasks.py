@@ -75,11 +75,11 @@ class Task(BatchStream):
 
 
 def adding(T: int, batch_size: int = 32, seed: int = 0) -> Task:
-    """Two of T random numbers are marked; name their sum at the end (Hochreiter & Schmidhuber 1997, sec. 5.4).
+    """Two of T random numbers are marked; name their sum at the end (after Hochreiter & Schmidhuber 1997, sec. 5.4).
 
     x (T, B, 2): a number from U(0, 1) and a marker, 1 once in each half of the sequence. y: the sum of
-    the two marked numbers, at the last step. Answering 1 always gives an MSE of 1/6; below .01 counts
-    as solved. T is at least 2.
+    the two marked numbers, at the last step (this simpler form: Le et al. 2015, Arjovsky et al. 2016).
+    Answering 1 always gives an MSE of 1/6; below .01 counts as solved. T is at least 2.
     """
     return _task("adding", T, 2, batch_size, seed, _draw_adding, 2, 1, mean_squared_error, 1 / 6, 0.01)
 
@@ -284,7 +284,7 @@ def ngram_bits(train: Array, test: Array, n: int) -> float:
         p(c | context) = (count(context, c) + distinct(context) p(c | shorter context))
                          / (count(context) + distinct(context))
 
-    from the uniform distribution over all characters upwards; what a network has to beat.
+    from the uniform distribution over all characters upwards. A baseline: Kneser-Ney smoothing (1995) does better.
     """
     n = positive_int("n", n)
     train = label_array("train", train, (("N", None),), np.iinfo(np.int64).max).astype(np.int64)

@@ -57,7 +57,7 @@ class Trainer:
         self.model, self.optimizer = model, optimizer
         self.clip_norm = None if clip_norm is None else positive_float("clip_norm", clip_norm)
         if not isinstance(callbacks, Iterable) or not all(map(callable, callbacks := tuple(callbacks))):
-            raise TypeError(f"callbacks: expected functions of the trainer, got {describe(callbacks)}")
+            raise TypeError(f"callbacks: expected a list of functions of the trainer, got {describe(callbacks)}")
         self.callbacks, self.carry_state = callbacks, carry_state
         self.history, self.step = History(), 0
         self.state: tuple[Array, ...] | None = None
