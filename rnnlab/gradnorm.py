@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from rnnlab.validate import check_shape, describe, positive_float, positive_int
 
 if TYPE_CHECKING:
     from rnnlab.trainer import Trainer
+
+Entry = TypeVar("Entry")
 
 
 def state_norms(cell: Cell, tape: Tape, grads: Gradients) -> dict[str, Array]:
@@ -134,8 +136,12 @@ class GradientNormLogger:
             if not isinstance(value, Sequence) or not 0 < len(value) == len(cells):
                 raise TypeError(f"{name}: expected a sequence of one for each layer, got {describe(value)}")
         layers = list(zip(cells, tapes, cell_grads, strict=True))
-        for cell, tape, _ in layers:
+        for n, (cell, tape, grads) in enumerate(layers):
+            if not isinstance(cell, Cell):
+                raise TypeError(f"cells[{n}]: expected a Cell, got {describe(cell)}")
             cell.check_tape(tape)
+            if not isinstance(grads, Gradients):
+                raise TypeError(f"cell_grads[{n}]: expected the Gradients of a backward pass, got {describe(grads)}")
         record = NormRecord(
             positive_int("step", step, 0),
             tuple(state_norms(cell, tape, grads) for cell, tape, grads in layers),
@@ -157,7 +163,7 @@ class GradientNormLogger:
 
         Raises KeyError for a state and IndexError for a layer that was not recorded.
         """
-        return [record.norms[layer][state] for record in self.records]
+        return [entry_of("state", _of_layer(record.norms, layer), state) for record in self.records]
 
     def ratios(self, state: str = "h", layer: int = -1) -> Array:
         """`log10_ratio` of each recorded step, (n,); raises as `norms`."""
@@ -169,11 +175,12 @@ class GradientNormLogger:
 
     def param_norms(self, block: str, layer: int = -1) -> Array:
         """||dL/dblock|| of each recorded step, (n,), for a block such as "W_h[forget]"; raises as `norms`."""
-        return np.array([record.params[layer][block] for record in self.records])
+        return np.array([entry_of("block", _of_layer(record.params, layer), block) for record in self.records])
 
     def layer_norms(self, layer: int = -1) -> Array:
         """||dL/dparameters|| of each recorded step, (n,), all of a layer's parameters as one vector."""
-        return np.array([norm(np.array([*record.params[layer].values()]), (0,)) for record in self.records])
+        layers = [_of_layer(record.params, layer) for record in self.records]
+        return np.array([norm(np.array([*blocks.values()]), (0,)) for blocks in layers])
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -248,6 +255,20 @@ class GradientNormLogger:
             for step, n, p in zip(steps, norms, params, strict=True)
         ]
         return logger
+
+
+def entry_of(argument: str, entries: Mapping[str, Entry], name: str) -> Entry:
+    """`entries[name]`; KeyError that names the argument and what there is for any other name."""
+    if name not in entries:
+        raise KeyError(f"{argument}: expected one of {tuple(entries)}, got {name!r}")
+    return entries[name]
+
+
+def _of_layer(layers: Sequence[Entry], layer: int) -> Entry:
+    """`layers[layer]`; IndexError that says how many there are."""
+    if layer not in range(-len(layers), len(layers)):
+        raise IndexError(f"layer: expected one of {len(layers)} recorded layers, got {layer!r}")
+    return layers[layer]
 
 
 def _keys(rows: Sequence[Sequence[Mapping[str, object]]]) -> list[tuple[int, str]]:

@@ -617,6 +617,9 @@ def test_models_results_and_lengths_are_checked() -> None:
         (TypeError, "lengths", lambda: lab.truncation(model, batch, 3)),
         (ValueError, "lengths", lambda: lab.truncation(model, batch, [])),
         (ValueError, "times", lambda: lab.jacobians(cell, cell.forward(batch.x), 3)),
+        (ValueError, "times", lambda: lab.jacobians(cell, cell.forward(batch.x), [])),
+        (TypeError, "state", lambda: lab.connectivity(model, batch.x, 3)),
+        (TypeError, "state", lambda: lab.connectivity(cell, batch.x, 3)),
         (TypeError, "log_values", lambda: lab.ShadedText("abc", "abc")),
         (ValueError, "low, high", lambda: lab.gate_statistics(cell, cell.forward(batch.x), low=10, high=90)),
     ]

@@ -279,8 +279,27 @@ def test_a_record_needs_one_of_each_for_every_layer() -> None:
         (TypeError, "tape", (1, [cell], [grads], [grads])),
         (ValueError, "tape", (1, [rl.LSTMCell(3, 4, rng=0)], [tape], [grads])),
         (TypeError, "step", (1.5, [cell], [tape], [grads])),
+        (TypeError, "cells[0]", (1, [tape], [tape], [grads])),
+        (TypeError, "cell_grads[0]", (1, [cell], [tape], [tape])),
     ]
     for error, name, arguments in bad:
         with refuses(error, name):
             logger.record(*arguments)
     assert logger.records == []
+
+
+def test_names_and_layers_that_were_not_recorded_are_told_what_was() -> None:
+    cell = random_cell(rl.GRUCell)
+    x, state, d_h, _ = random_case(cell, 3, B=2)
+    tape = cell.forward(x, state)
+    logger = logged((cell, tape, cell.backward(tape, d_h)))
+    with pytest.raises(KeyError, match=r"state: expected one of \('h',\), got 'c'"):
+        logger.norms("c")
+    with pytest.raises(KeyError, match=r"block: expected one of \(.*'W_h\[reset\]'.*\), got 'W_h'"):
+        logger.param_norms("W_h")
+    for read in (lambda n: logger.norms("h", n), lambda n: logger.param_norms("b_hn", n), logger.layer_norms):
+        read(0)
+        read(-1)
+        for layer in (1, -2):
+            with refuses(IndexError, "layer"):
+                read(layer)

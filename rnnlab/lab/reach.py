@@ -27,7 +27,8 @@ def connectivity(target: Cell | SequenceModel, x: Array, state: State | Array | 
     if isinstance(target, Cell):
         cells, tapes = (target,), (target.forward(x, None if state is None else np.asarray(state)),)
     elif isinstance(target, SequenceModel):
-        cells, tapes = target.cells, target.unroll(x, None if state is None else tuple(state))
+        states = tuple(state) if isinstance(state, np.ndarray) else state
+        cells, tapes = target.cells, target.unroll(x, states)
     else:
         raise TypeError(f"target: expected a Cell or a SequenceModel, got {describe(target)}")
     T, B = tapes[0].x.shape[:2]

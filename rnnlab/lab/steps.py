@@ -92,7 +92,10 @@ def step_numbers(cell: Cell, tape: Tape, times: Iterable[int] | None) -> Array:
     T = len(tape.x)
     if times is None:
         return np.arange(T)
-    return label_array("times", [*times] if isinstance(times, Iterable) else times, (("n", None),), T)
+    chosen = [*times] if isinstance(times, Iterable) else times
+    if chosen == []:
+        raise ValueError("times: expected at least one step, got none")
+    return label_array("times", chosen, (("n", None),), T)
 
 
 def memory_gate(cell: Cell, name: str | None) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.gradnorm import block_norms
+from rnnlab.gradnorm import block_norms, entry_of
 from rnnlab.lab.steps import check_cell, fold_time, outside_gradients, rows_to_unfolded, slice_time, unfolded_to_rows
 from rnnlab.losses import mask_array
 from rnnlab.model import Batch, LossAndGrads, SequenceModel, State, check_model
@@ -90,8 +90,8 @@ class Truncation:
     relative_error: Arrays
 
     def angle(self, name: str = "all") -> Array:
-        """The angle between the two in degrees, (n,)."""
-        return np.asarray(np.degrees(np.arccos(np.clip(self.cosine[name], -1, 1))))
+        """The angle between the two in degrees, (n,). Raises KeyError for a parameter that was not compared."""
+        return np.asarray(np.degrees(np.arccos(np.clip(entry_of("name", self.cosine, name), -1, 1))))
 
 
 def truncation(
