@@ -13,12 +13,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from rnnlab.cells.base import Tape
-from rnnlab.gradnorm import GradientNormLogger
+from rnnlab.gradnorm import GradientNormLogger, entry_of
 from rnnlab.lab import DistanceTerms, GateStatistics, JacobianDecay, MemoryPaths, Truncation
 from rnnlab.ops import Array
 from rnnlab.trainer import History
@@ -147,17 +147,13 @@ def gate_heatmap(
     ReLU exceeds 1). `sort` orders the units by their mean, the largest at the top. `events` names
     time steps, {t: text}, above the picture. Column t is the step that reads `tape.x[t]`. Raises
     KeyError for a gate that the cell does not have, IndexError for a sequence or an event outside
-    the tape.
+    the tape, TypeError for what is no integer.
     """
     _check_kind("tape", tape, Tape)
-    _check_kind("events", {} if events is None else events, Mapping)
     values = tape.gate(gate)
     T, B = values.shape[:2]
-    if not 0 <= sequence < B:
-        raise IndexError(f"sequence: expected one of the batch's 0 .. {B - 1}, got {sequence}")
-    for t in events or ():
-        if not 0 <= t < T:
-            raise IndexError(f"events: expected time steps 0 .. {T - 1}, got {t}")
+    _check_index("sequence", sequence, B, "one of the batch's")
+    _check_events(events, T)
     units = values[:, sequence].T
     if sort:
         units = units[np.argsort(-units.mean(axis=1), kind="stable")]
@@ -297,10 +293,7 @@ def spread(positions: Array, gap: float) -> Array:
 
 def _curves(name: str, curves: Mapping[str, Curve], *, positive: bool = False) -> dict[str, Array]:
     """Each curve as a finite float array with at least one entry."""
-    if not isinstance(curves, Mapping):
-        raise TypeError(f"{name}: expected a dict from label to curve, got {describe(curves)}")
-    if not curves:
-        raise ValueError(f"{name}: expected at least one curve, got none")
+    _check_labels(name, curves, "curve")
     arrays = {}
     for label, curve in curves.items():
         entry = f"{name}[{label!r}]"
@@ -321,16 +314,19 @@ def _curves(name: str, curves: Mapping[str, Curve], *, positive: bool = False) -
 def gradient_norm_map(logger: GradientNormLogger, *, state: str = "h", layer: int = -1, ax: Axes | None = None) -> Axes:
     """||dL/dstate_t|| as a map, in logarithmic colour: time steps across, training steps up.
 
-    Sequences of different length are joined at their ends, where the loss is read. An exact 0 is grey.
-    Raises ValueError for a logger without records or without any gradient, otherwise as
-    `GradientNormLogger.norms`.
+    Sequences of different length are joined at their ends, where the loss is read. An exact 0 is grey, and infinity.
+    Raises ValueError for a logger without records or without any gradient, and for one whose steps do not
+    increase, as after two trainings; otherwise as `GradientNormLogger.norms`.
     """
     _check_kind("logger", logger, GradientNormLogger)
+    for before, after in pairwise(logger.steps):
+        if before >= after:
+            raise ValueError(f"logger: expected training steps that increase, got {after} after {before}")
     norms = logger.norms(state, layer)
     longest = max(map(len, norms), default=0)
     values = np.full((len(norms), longest), np.nan)
     for row, curve in zip(values, norms, strict=True):
-        row[longest - len(curve) :] = np.where(curve > 0, curve, np.nan)
+        row[longest - len(curve) :] = np.where((curve > 0) & (curve < np.inf), curve, np.nan)
     if not np.isfinite(values).any():
         raise ValueError(f"logger: expected records with a gradient above 0, got {len(norms)} without")
     ax = axes(ax)
@@ -359,10 +355,13 @@ def gradient_ratios(
     Raises as `GradientNormLogger.norms`, ValueError for a logger without a finite ratio.
     """
     _check_kinds("loggers", loggers, GradientNormLogger)
-    ax, lines = axes(ax), []
-    for (label, logger), style in zip(loggers.items(), line_styles(loggers), strict=True):
+    curves = {}
+    for label, logger in loggers.items():
         values = logger.rates(state, layer) if per_step else logger.ratios(state, layer)
-        lines += ax.plot(logger.steps, _drawable(f"loggers[{label!r}]", values), label=label, **style)
+        curves[label] = _drawable(f"loggers[{label!r}]", values)
+    ax, lines = axes(ax), []
+    for (label, values), style in zip(curves.items(), line_styles(curves), strict=True):
+        lines += ax.plot(loggers[label].steps, values, label=label, **style)
     ax.axhline(0, color=GREY, linewidth=1)
     what = "per time step back" if per_step else "at t = 1, divided by that at t = T"
     ax.set(xlabel="training step", ylabel=f"log$_{{10}}$ of the norm of dL/d{state}$_t$\n{what}")
@@ -378,13 +377,15 @@ def parameter_norms(
     _check_kind("logger", logger, GradientNormLogger)
     if isinstance(blocks, str) or not isinstance(blocks, Iterable):
         raise TypeError(f"blocks: expected names such as 'W_h[forget]', got {describe(blocks)}")
-    norms = {block: logger.param_norms(block, layer) for block in blocks}
-    if not norms:
+    curves = {}
+    for block in blocks:
+        values = logger.param_norms(block, layer)
+        curves[block] = _drawable(f"blocks[{block!r}]", np.where(values > 0, values, np.nan))
+    if not curves:
         raise ValueError("blocks: expected at least one, got none")
     ax, lines = axes(ax), []
-    for (block, values), style in zip(norms.items(), _block_styles(norms), strict=True):
-        above_0 = np.where(values > 0, values, np.nan)
-        lines += ax.plot(logger.steps, _drawable(f"blocks[{block!r}]", above_0), label=block, **style)
+    for (block, values), style in zip(curves.items(), _block_styles(curves), strict=True):
+        lines += ax.plot(logger.steps, values, label=block, **style)
     ax.set_yscale("log")
     ax.set(xlabel="training step", ylabel="norm of dL/dparameter")
     direct_labels(ax, lines)
@@ -396,11 +397,14 @@ def memory_paths(paths: MemoryPaths, *, stacked: bool = False, ax: Axes | None =
 
     `stacked` shows each path's share of the whole instead (`MemoryPaths.shares`): the shares add up to 1,
     those of paths that work against the whole stand below 0. A part below 1e-14 of the whole is rounding, and
-    left out.
+    left out. Raises ValueError for a whole that is 0 at every step, or at all but one, which is no line.
     """
     _check_kind("paths", paths, MemoryPaths)
+    values, whole = paths.shares() if stacked else paths.norms(), paths.norms()["total"]
+    least, reached = 1 if stacked else 2, np.count_nonzero((whole > 0) & (whole < np.inf))
+    if reached < least:
+        raise ValueError(f"paths: expected a gradient above 0 at {least} or more time steps, got {reached}")
     ax = axes(ax)
-    values = paths.shares() if stacked else paths.norms()
     t = np.arange(len(paths.total))
     if stacked:
         above, below = np.zeros(len(t)), np.zeros(len(t))
@@ -418,7 +422,7 @@ def memory_paths(paths: MemoryPaths, *, stacked: bool = False, ax: Axes | None =
         return ax
     lines = []
     for name, norms in values.items():
-        shown = np.where(norms > 1e-14 * values["total"], norms, np.nan)
+        shown = np.where(norms > 1e-14 * whole, norms, np.nan)
         if not np.isfinite(shown).any():
             continue
         colour, (first, *more) = PATH_COLOURS.get(name, GREY), np.flatnonzero(np.isfinite(shown))
@@ -436,8 +440,6 @@ def memory_paths(paths: MemoryPaths, *, stacked: bool = False, ax: Axes | None =
                 color=colour,
                 fontsize=9,
             )
-    if not lines:
-        raise ValueError("paths: expected a gradient that is not all 0, got zeros")
     ax.set_yscale("log")
     ax.set_xlim(0, max(1, len(t) - 1))
     ax.set(xlabel="time step t (the loss is read at the right end)", ylabel="norm of the part of dL/dmemory$_t$")
@@ -454,10 +456,12 @@ def distance_terms(
     Raises KeyError for a block that a network does not have, ValueError for terms that are all 0.
     """
     _check_kinds("terms", terms, DistanceTerms)
+    curves = {}
+    for label, one in terms.items():
+        norms = entry_of("block", one.norms, block)
+        curves[label] = _drawable(f"terms[{label!r}]", np.where(norms > 0, norms, np.nan))
     ax, lines = axes(ax), []
-    for (label, one), style in zip(terms.items(), line_styles(terms), strict=True):
-        norms = one.norms[block]
-        shown = _drawable(f"terms[{label!r}]", np.where(norms > 0, norms, np.nan))
+    for (label, shown), style in zip(curves.items(), line_styles(curves), strict=True):
         lines += ax.plot(shown, label=label, **style)
     ax.set_yscale("log")
     ax.set(
@@ -471,14 +475,21 @@ def distance_terms(
 def truncation(
     results: Mapping[str, Truncation], *, quantity: str = "relative error", name: str = "all", ax: Axes | None = None
 ) -> Axes:
-    """Truncated against full backpropagation, by the number of steps kept: "relative error" or "angle"."""
+    """Truncated against full backpropagation, by the number of steps kept: "relative error" or "angle".
+
+    `name` is a recurrent parameter or "all". Raises KeyError for a parameter that a model does not have,
+    ValueError where nothing can be drawn.
+    """
     one_of("quantity", quantity, ("relative error", "angle"))
     _check_kinds("results", results, Truncation)
+    curves = {}
+    for label, result in results.items():
+        relative = quantity == "relative error"
+        values = entry_of("name", result.relative_error, name) if relative else result.angle(name)
+        curves[label] = _drawable(f"results[{label!r}]", values)
     ax, lines = axes(ax), []
-    for (label, result), style in zip(results.items(), line_styles(results), strict=True):
-        values = result.relative_error[name] if quantity == "relative error" else result.angle(name)
-        values = _drawable(f"results[{label!r}]", values)
-        lines += ax.plot(result.lengths, values, marker="o", markersize=4, label=label, **style)
+    for (label, values), style in zip(curves.items(), line_styles(curves), strict=True):
+        lines += ax.plot(results[label].lengths, values, marker="o", markersize=4, label=label, **style)
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:.0f}")
     unit = "angle to the full gradient (degrees)" if quantity == "angle" else "|truncated - full| / |full|"
@@ -492,8 +503,10 @@ def truncation(
 def singular_values(decay: JacobianDecay, *, sequence: int = 0, ax: Axes | None = None) -> Axes:
     """Singular values of d state_T / d state_{T - span} against the span, in powers of ten, and beside them what
     theory says: the bound of a plain network, and what the gates alone would keep. Raises IndexError for a
-    sequence outside the batch."""
+    sequence outside the batch, ValueError where every product is 0."""
     _check_kind("decay", decay, JacobianDecay)
+    _check_index("sequence", sequence, decay.log_norm.shape[1], "one of the batch's")
+    _drawable("decay", decay.log_norm[:, sequence])
     ax, lines = axes(ax), []
     powers = decay.log_singular_values[:, sequence] / np.log(10)
     ax.plot(decay.spans, powers, color=SKY_BLUE, linewidth=0.6, alpha=0.7)
@@ -521,20 +534,24 @@ def connectivity(
     """What each input does to the last output: `lab.connectivity` of several networks side by side, in powers of ten.
 
     Each value is (T,), or (T, B), of which the mean over the batch is drawn. `events` names time steps,
-    {t: text}, above the picture. Raises ValueError for a network that no input reaches.
+    {t: text}, above the picture. Raises ValueError for a network that no input reaches, IndexError for an
+    event outside the sequence.
     """
-    _check_kinds("log_norms", log_norms, object)
+    _check_labels("log_norms", log_norms, "array")
     means = {}
     for label, values in log_norms.items():
         logs = to_array(f"log_norms[{label!r}]", values)
         if logs.dtype.kind not in "fiu" or logs.ndim not in (1, 2) or not logs.size:
             raise ValueError(f"log_norms[{label!r}]: expected numbers of shape (T,) or (T, B), got {describe(values)}")
-        means[label] = logs.reshape(len(logs), -1).mean(axis=1) / np.log(10)
+        mean = logs.reshape(len(logs), -1).mean(axis=1) / np.log(10)
+        means[label] = _drawable(f"log_norms[{label!r}]", mean)
+    longest = max(map(len, means.values()))
+    _check_events(events, longest)
     ax, lines = axes(ax), []
     for (label, mean), style in zip(means.items(), line_styles(means), strict=True):
-        lines += ax.plot(_drawable(f"log_norms[{label!r}]", mean), label=label, **style)
+        lines += ax.plot(mean, label=label, **style)
     ax.set(xlabel="time step t", ylabel="log$_{10}$ |d h$_T$ / d x$_t$|")
-    ax.set_xlim(0, max(1, *(len(v) - 1 for v in log_norms.values())))
+    ax.set_xlim(0, max(1, longest - 1))
     direct_labels(ax, lines, side="left")
     scale_at_right(ax)
     for t in events or ():
@@ -547,21 +564,25 @@ def saturation(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
     """How much of the time each unit's gates stand shut (across) and open (up), after Karpathy et al. (2015), fig. 3.
 
     A point near the right corner is a gate that is always shut, one near the top a gate always open, one
-    at the origin a gate that is never either. No point can lie above the diagonal.
+    at the origin a gate that is never either. No point can lie above the diagonal. Units whose shares agree
+    to two decimals are one point; its area is their number.
     """
     _check_kind("statistics", statistics, GateStatistics)
-    ax = axes(ax)
+    ax, area = axes(ax), min(20.0, 640 / statistics.left.shape[1])  # of one unit, in points^2
     ax.plot([0, 1], [1, 0], color=GREY, linewidth=0.8)
     for n, name in enumerate(statistics.gate_names):
         colour = PATH_COLOURS.get(name, OTHER_COLOURS[n % len(OTHER_COLOURS)])
-        left, right = statistics.left[n], statistics.right[n]
-        ax.scatter(left, right, s=26, color=colour, alpha=0.75, linewidths=0, clip_on=False, zorder=3)
-        ax.text(0.97, 0.95 - 0.08 * n, f"{name} gate", color=colour, ha="right", va="center", transform=ax.transAxes)
+        shares = np.stack((statistics.left[n], statistics.right[n]), axis=1).round(2)
+        places, units = np.unique(shares, axis=0, return_counts=True)
+        look: dict[str, Any] = {"facecolor": to_rgba(colour, 0.5), "edgecolor": colour, "zorder": 3}
+        ax.scatter(places[:, 0], places[:, 1], s=area * units, **look)
+        ax.scatter([], [], s=40, label=f"{name} gate", **look)  # for the key, in one size
+    ax.legend(title="area: number of units", loc="upper right", frameon=False)
     ax.set(
         xlabel=f"share of time below {statistics.low:g} (shut)",
         ylabel=f"share of time above {statistics.high:g} (open)",
     )
-    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set(xlim=(-0.08, 1.08), ylim=(-0.08, 1.08), aspect="equal")  # room for large points in the corners
     return ax
 
 
@@ -571,12 +592,14 @@ def half_lives(statistics: Mapping[str, GateStatistics], *, ax: Axes | None = No
     An infinite one, and 0, have no place on it and leave a gap. Raises ValueError where nothing is left.
     """
     _check_kinds("statistics", statistics, GateStatistics)
-    ax, lines = axes(ax), []
-    for (label, one), style in zip(statistics.items(), line_styles(statistics), strict=True):
+    curves = {}
+    for label, one in statistics.items():
         values = one.half_life[one.order]
-        shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+        curves[label] = _drawable(f"statistics[{label!r}]", np.where(values > 0, values, np.nan))
+    ax, lines = axes(ax), []
+    for (label, values), style in zip(curves.items(), line_styles(curves), strict=True):
         share = np.arange(1, len(values) + 1) / len(values)
-        lines += ax.plot(share, _drawable(f"statistics[{label!r}]", shown), marker=".", label=label, **style)
+        lines += ax.plot(share, values, marker=".", label=label, **style)
     ax.set_yscale("log")
     ax.set(xlabel="share of the memory cells that last at least as long", ylabel="half-life (time steps)")
     ax.set_xlim(0, 1)
@@ -590,14 +613,41 @@ def _check_kind(name: str, value: object, kind: type) -> None:
         raise TypeError(f"{name}: expected a {kind.__name__}, got {describe(value)}")
 
 
-def _check_kinds(name: str, values: object, kind: type) -> None:
+def _check_kinds(name: str, values: Mapping[str, object], kind: type) -> None:
     """TypeError or ValueError unless `values` maps at least one label to a `kind`."""
-    if not isinstance(values, Mapping):
-        raise TypeError(f"{name}: expected a dict from label to {kind.__name__}, got {describe(values)}")
-    if not values:
-        raise ValueError(f"{name}: expected at least one, got none")
+    _check_labels(name, values, kind.__name__)
     for label, value in values.items():
         _check_kind(f"{name}[{label!r}]", value, kind)
+
+
+def _check_labels(name: str, values: Mapping[str, object], what: str) -> None:
+    """TypeError or ValueError unless `values` is a dict with at least one label, all of them strings."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{name}: expected a dict from label to {what}, got {describe(values)}")
+    if not values:
+        raise ValueError(f"{name}: expected at least one {what}, got none")
+    for label in values:
+        if not isinstance(label, str):
+            raise TypeError(f"{name}: expected labels that are strings, got {describe(label)}")
+
+
+def _check_index(name: str, value: object, length: int, of: str) -> None:
+    """TypeError unless `value` is an integer, IndexError unless it is one of 0 .. length - 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, {of} 0 .. {length - 1}, got {describe(value)}")
+    if not 0 <= value < length:
+        raise IndexError(f"{name}: expected {of} 0 .. {length - 1}, got {value}")
+
+
+def _check_events(events: Mapping[int, str] | None, T: int) -> None:
+    """TypeError unless `events` is None or a dict from integer to string, IndexError for steps outside 0 .. T-1."""
+    if events is None:
+        return
+    _check_kind("events", events, Mapping)
+    for t, text in events.items():
+        _check_index("events", t, T, "time steps")
+        if not isinstance(text, str):
+            raise TypeError(f"events[{t}]: expected a string, got {describe(text)}")
 
 
 def _drawable(name: str, values: Array) -> Array:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -92,6 +93,17 @@ def test_map_joins_sequences_of_different_length_at_their_ends() -> None:
     assert plots.gradient_norm_map(logger_of(4, 4)).get_xlabel() == "time step t"
 
 
+def test_zeros_and_infinities_leave_the_scale_of_the_map_alone() -> None:
+    logger = logger_of(4)
+    (norms,) = logger.norms()
+    norms[1], norms[2] = 0, np.inf
+    ax = plots.gradient_norm_map(logger)
+    ax.figure.canvas.draw()
+    (mesh,) = ax.collections
+    rest = norms[[0, 3, 4]]
+    assert mesh.get_clim() == (rest.min(), rest.max())
+
+
 def test_ratios_and_rates_are_the_loggers() -> None:
     logger = logger_of(4, 6)
     x, y = plots.gradient_ratios({"LSTM": logger}).lines[0].get_data()
@@ -169,13 +181,25 @@ def test_connectivity_names_its_events_and_means_over_the_batch() -> None:
     ]
 
 
-def test_saturation_draws_a_point_for_each_unit_and_gate() -> None:
-    cell, tape, _ = recorded(rl.LSTMCell)
-    statistics = lab.gate_statistics(cell, tape)
+def test_saturation_draws_units_of_the_same_shares_as_one_point_whose_area_counts_them() -> None:
+    left, right = np.array([[0.0, 0.001, 0.0, 0.3], [1.0] * 4]), np.array([[1.0, 0.998, 1.0, 0.5], [0.0] * 4])
+    statistics = lab.GateStatistics(("forget", "output"), left, right, left, np.ones(4), 0.1, 0.9)
     ax = plots.saturation(statistics)
-    for n, points in enumerate(ax.collections):
-        np.testing.assert_array_equal(points.get_offsets(), np.stack((statistics.left[n], statistics.right[n]), 1))
-    assert [text.get_text() for text in ax.texts] == ["input gate", "forget gate", "output gate"]
+    forget, output = (points for points in ax.collections if len(points.get_offsets()))
+    assert forget.get_offsets().tolist() == [[0.0, 1.0], [0.3, 0.5]]
+    assert output.get_offsets().tolist() == [[1.0, 0.0]]
+    one = forget.get_sizes()[1]
+    assert [*forget.get_sizes(), *output.get_sizes()] == [3 * one, one, 4 * one]
+
+
+def test_the_key_of_saturation_has_a_point_for_each_gate_and_says_what_the_area_is() -> None:
+    cell, tape, _ = recorded(rl.LSTMCell)
+    ax = plots.saturation(lab.gate_statistics(cell, tape))
+    key = ax.get_legend()
+    assert [text.get_text() for text in key.get_texts()] == ["input gate", "forget gate", "output gate"]
+    assert key.get_title().get_text() == "area: number of units"
+    drawn = [points.get_edgecolor().tolist() for points in ax.collections if len(points.get_offsets())]
+    assert [handle.get_edgecolor().tolist() for handle in key.legend_handles] == drawn
 
 
 def test_half_lives_are_drawn_longest_first() -> None:
@@ -231,6 +255,9 @@ def test_what_is_not_the_laboratorys_is_refused() -> None:
         ("statistics", lambda: plots.saturation(number)),
         ("statistics['a']", lambda: plots.half_lives({"a": number})),
         ("tape", lambda: plots.gate_heatmap(number, "forget")),
+        ("histories", lambda: plots.loss_curves({number: [1.0, 2.0]})),
+        ("loggers", lambda: plots.gradient_ratios({number: logger_of(3)})),
+        ("log_norms", lambda: plots.connectivity({number: np.zeros(3)})),
         ("baselines", lambda: plots.loss_curves(one_curve, baselines=number)),
         ("histories['a']", lambda: plots.loss_curves({"a": [[1.0], [1.0, 2.0]]})),
     ]
@@ -239,3 +266,98 @@ def test_what_is_not_the_laboratorys_is_refused() -> None:
         with pytest.raises((TypeError, ValueError), match=rf"^{re.escape(name)}: expected .*got "):
             call()
     assert plt.get_fignums() == before
+
+
+def failing_figures() -> dict[str, tuple[type[Exception], str, Callable[[Axes | None], Axes]]]:
+    """(error, argument, plot) of arguments of the right kind that leave nothing to draw, or ask for what is not there.
+
+    Where several curves are given, the first is good.
+    """
+    cell, tape, d_h = recorded(rl.LSTMCell)
+    good, empty, repeated = logger_of(6, 6), rl.GradientNormLogger(), logger_of(6, 6)
+    repeated.records *= 2
+    dead = cell.with_params(cell.params | {"W_h": 0 * cell.W_h})
+    dead.set_bias("forget", -1000.0, "forget_bias")
+    still = lab.jacobian_decay(dead, dead.forward(tape.x))
+    at_the_end, zeros = lab.memory_paths(dead, dead.forward(tape.x), d_h), lab.memory_paths(cell, tape, 0 * d_h)
+    terms, statistics = lab.distance_terms(cell, tape, d_h), lab.gate_statistics(cell, tape)
+    no_terms = lab.distance_terms(cell, tape, 0 * d_h)
+    open_gates = replace(statistics, half_life=np.full(4, np.inf))
+    decay, cut = lab.jacobian_decay(cell, tape), lab.truncation(*model())
+    reach, nothing = np.zeros(T), np.full(T, -np.inf)
+    not_a_step: Any = {"a": "text"}
+    not_a_text: Any = {1: 3}
+    not_an_index: Any = 1.0
+    return {
+        "loss_curves": (ValueError, "histories['b']", lambda ax: plots.loss_curves({"a": [1], "b": []}, ax=ax)),
+        "gradient_flow": (ValueError, "norms['b']", lambda ax: plots.gradient_flow({"a": [1.0], "b": [0.0]}, ax=ax)),
+        "heatmap gate": (KeyError, "name", lambda ax: plots.gate_heatmap(tape, "update", ax=ax)),
+        "heatmap sequence": (IndexError, "sequence", lambda ax: plots.gate_heatmap(tape, "input", sequence=2, ax=ax)),
+        "heatmap sequence kind": (
+            TypeError,
+            "sequence",
+            lambda ax: plots.gate_heatmap(tape, "input", sequence=not_an_index, ax=ax),
+        ),
+        "heatmap event": (TypeError, "events", lambda ax: plots.gate_heatmap(tape, "input", events=not_a_step, ax=ax)),
+        "heatmap text": (
+            TypeError,
+            "events[1]",
+            lambda ax: plots.gate_heatmap(tape, "input", events=not_a_text, ax=ax),
+        ),
+        "map": (ValueError, "logger", lambda ax: plots.gradient_norm_map(empty, ax=ax)),
+        "map of two trainings": (ValueError, "logger", lambda ax: plots.gradient_norm_map(repeated, ax=ax)),
+        "map state": (KeyError, "state", lambda ax: plots.gradient_norm_map(good, state="zz", ax=ax)),
+        "ratios": (ValueError, "loggers['b']", lambda ax: plots.gradient_ratios({"a": good, "b": empty}, ax=ax)),
+        "ratios layer": (IndexError, "layer", lambda ax: plots.gradient_ratios({"a": good}, layer=1, ax=ax)),
+        "parameters": (
+            ValueError,
+            "blocks['W_h[forget]']",
+            lambda ax: plots.parameter_norms(empty, ["W_h[forget]"], ax=ax),
+        ),
+        "block": (KeyError, "block", lambda ax: plots.parameter_norms(good, ["W_h[forget]", "W_h"], ax=ax)),
+        "paths": (ValueError, "paths", lambda ax: plots.memory_paths(zeros, ax=ax)),
+        "stacked paths": (ValueError, "paths", lambda ax: plots.memory_paths(zeros, stacked=True, ax=ax)),
+        "paths of one step": (ValueError, "paths", lambda ax: plots.memory_paths(at_the_end, ax=ax)),
+        "terms": (ValueError, "terms['b']", lambda ax: plots.distance_terms({"a": terms, "b": no_terms}, ax=ax)),
+        "terms block": (KeyError, "block", lambda ax: plots.distance_terms({"a": terms}, "zz", ax=ax)),
+        "truncation": (KeyError, "name", lambda ax: plots.truncation({"a": cut}, name="zz", ax=ax)),
+        "angle": (KeyError, "name", lambda ax: plots.truncation({"a": cut}, quantity="angle", name="zz", ax=ax)),
+        "singular_values": (IndexError, "sequence", lambda ax: plots.singular_values(decay, sequence=7, ax=ax)),
+        "singular_values of zeros": (ValueError, "decay", lambda ax: plots.singular_values(still, ax=ax)),
+        "connectivity": (
+            ValueError,
+            "log_norms['b']",
+            lambda ax: plots.connectivity({"a": reach, "b": nothing}, ax=ax),
+        ),
+        "connectivity event": (
+            IndexError,
+            "events",
+            lambda ax: plots.connectivity({"a": reach}, events={T: ""}, ax=ax),
+        ),
+        "half_lives": (
+            ValueError,
+            "statistics['b']",
+            lambda ax: plots.half_lives({"a": statistics, "b": open_gates}, ax=ax),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", failing_figures())
+def test_a_plot_that_fails_leaves_no_figure_and_nothing_on_the_axes_it_was_given(name: str) -> None:
+    error, argument, draw = failing_figures()[name]
+    wanted = rf"""^["']?{re.escape(argument)}: expected .*got """  # a KeyError quotes its message
+    with pytest.raises(error, match=wanted):
+        draw(None)
+    assert not plt.get_fignums()
+    figure, given = plt.subplots()
+    with pytest.raises(error, match=wanted):
+        draw(given)
+    assert not given.has_data()
+    assert figure.axes == [given]
+
+
+def test_a_gradient_that_stays_at_the_last_step_is_no_line_but_has_shares() -> None:
+    cell, tape, d_h = recorded(rl.RNNCell)
+    dead = cell.with_params(cell.params | {"W_h": 0 * cell.W_h})
+    paths = lab.memory_paths(dead, dead.forward(tape.x), d_h)
+    assert plots.memory_paths(paths, stacked=True).patches
