@@ -270,7 +270,7 @@ def test_stopping_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.Mo
     assert [without_seconds(o) for o in outcomes] == [without_seconds(execute(run)) for run in runs]
 
 
-@pytest.mark.parametrize("damage", ["torn", "empty", "other settings", "no outcome", "not JSON"])
+@pytest.mark.parametrize("damage", ["torn", "empty", "other settings", "no outcome", "empty outcome", "not JSON"])
 def test_a_damaged_result_is_reported_and_computed_again(damage: str, tmp_path: Path, counted: list[Training]) -> None:
     whole = Runner(tmp_path)([TINY])
     (path,) = (tmp_path / "runs").iterdir()
@@ -282,6 +282,7 @@ def test_a_damaged_result_is_reported_and_computed_again(damage: str, tmp_path: 
         "empty": "",
         "other settings": json.dumps(other),
         "no outcome": json.dumps({"settings": json.loads(text)["settings"]}),
+        "empty outcome": json.dumps({"settings": json.loads(text)["settings"], "outcome": {}}),
         "not JSON": "\x00\x01",
     }
     path.write_text(damaged[damage])
@@ -291,6 +292,11 @@ def test_a_damaged_result_is_reported_and_computed_again(damage: str, tmp_path: 
     assert len(counted) == 2
     Runner(tmp_path)([TINY])
     assert len(counted) == 2
+
+
+@pytest.mark.parametrize("run", [TINY, GradientFlow(TINY.network, 0, T=10)], ids=lambda run: type(run).__name__)
+def test_a_run_lists_all_that_it_finds(run: Run) -> None:
+    assert set(run.execute()) == set(run.outcome_names)
 
 
 def test_a_write_that_fails_leaves_the_folder_without_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -550,6 +556,16 @@ def test_the_command_line_refuses_what_it_does_not_know(
     with pytest.raises(SystemExit):
         main(arguments)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_a_file_is_no_folder(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit) as stopped:
+        main(["movie", "--seeds", "1", "--steps", "1", "--folder", str(tmp_path / folder)])
+    assert stopped.value.code == 2
+    assert "--folder: expected a folder to write in, got " in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_an_interrupted_command_says_that_it_goes_on(

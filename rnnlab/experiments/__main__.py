@@ -36,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unknown = options.keys() - signature(EXPERIMENTS[name]).parameters.keys()
         if unknown:
             parser.error(f"{name} has no --{', --'.join(sorted(unknown))}")
+    try:
+        chosen.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"argument --folder: expected a folder to write in, got {str(chosen.folder)!r} ({error})")
     runner = Runner(chosen.folder, jobs=chosen.jobs, progress=not chosen.quiet)
     try:
         for name in names:

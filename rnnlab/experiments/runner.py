@@ -55,7 +55,10 @@ class Runner:
                 saved = json.loads(path.read_text(encoding="utf-8"))
                 if saved["settings"] != json.loads(json.dumps(run.settings)):
                     raise ValueError("it holds other settings")
-                self.finished[run.key] = dict(saved["outcome"])
+                outcome = dict(saved["outcome"])
+                if not outcome.keys() >= set(run.outcome_names):
+                    raise ValueError("its outcome is not whole")
+                self.finished[run.key] = outcome
             except (ValueError, KeyError, TypeError) as error:
                 warnings.warn(f"{path} is damaged and is computed again: {error!r}", stacklevel=3)
         return run.key in self.finished
