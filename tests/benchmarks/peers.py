@@ -50,7 +50,7 @@ def plain_pass(W: Array, b: Array, x: Array, d_h_out: Array) -> tuple[Array, Arr
 def tuned_pass(W_x: Array, W_h: Array, b: Array, x: Array, d_h: Array) -> Callable[[], tuple[Array, Array, Array]]:
     """What readable code gives away: the same gradients, as a function that works in arrays it keeps.
 
-    No operation makes an array, one exp serves all four gates (tanh(a) = 2 sigmoid(2 a) - 1, which loses
+    Its loops make no array, one exp serves all four gates (tanh(a) = 2 sigmoid(2 a) - 1, which loses
     small values), local derivatives are taken of the four gates at once, and nothing is checked.
     """
     (T, B, D), (K, _, H), dtype = x.shape, W_h.shape, x.dtype
