@@ -25,11 +25,10 @@ SYMBOLS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "
 
 @dataclass(frozen=True)
 class StepCase:
-    """One step on N rows: its arguments, its values, and for each incoming path p the exact derivatives
+    """One step on N rows: its values, and for each incoming path p the exact derivatives
     d_a[p] (K, N, H) and d_prev[p] (S, N, H) when d_next is `d_next[p]` in part p and zero elsewhere."""
 
     cell: Cell
-    a: Array
     prev: Array
     gates: Array
     next: Array
@@ -174,7 +173,7 @@ def make_step_case(cell: Cell, rows: int, rng: np.random.Generator, x: Array | N
     d_next = rng.normal(size=(S, rows, H))
     each = [vector_jacobian(jacobian, d_next * (np.arange(S) == p)[:, None, None], K) for p in range(S)]
     d_a, d_prev = (np.array(parts) for parts in zip(*each, strict=True))
-    return StepCase(cell, a, prev, gates, following, extras, d_next, d_a, d_prev, method)
+    return StepCase(cell, prev, gates, following, extras, d_next, d_a, d_prev, method)
 
 
 def _exact_jacobian(cell: Cell, a: Array, prev: Array, rng: np.random.Generator) -> tuple[Array | None, str]:
@@ -232,22 +231,29 @@ def own_vectors(cell: Cell) -> dict[str, Array]:
     return found
 
 
-def step_vocabulary(case: StepCase, also: dict[str, Array] | None = None) -> Vocabulary:
+def step_vocabulary(
+    cell: Cell,
+    prev: Array,
+    gates: Array,
+    following: Array,
+    extras: Array,
+    method: str,
+    also: dict[str, Array] | None = None,
+) -> Vocabulary:
     """Everything that a line of `step_backward` can multiply with, and what stands for itself `also`.
 
     Gates are written as in equations: i f g o, r z n; other names as they are.
     """
-    cell = case.cell
     symbols = SYMBOLS | {"candidate": "n" if "reset" in cell.gate_names else "g"}
     values: dict[str, Array] = {}
-    for time, state in (("{t-1}", case.prev), ("t", case.next)):
+    for time, state in (("{t-1}", prev), ("t", following)):
         values |= {f"{name}_{time}": v for name, v in zip(cell.state_names, state, strict=True)}
     values |= {f"tanh({name})": np.tanh(v) for name, v in reversed(values.items())}
-    values |= {symbols.get(name, name): v for name, v in zip(cell.gate_names, case.gates, strict=True)}
-    values |= dict(zip(cell.extra_names, case.extras, strict=True))
+    values |= {symbols.get(name, name): v for name, v in zip(cell.gate_names, gates, strict=True)}
+    values |= dict(zip(cell.extra_names, extras, strict=True))
     derived = {}
     if cell.W_h.shape == (len(cell.gate_names), cell.hidden_size, cell.hidden_size):
         for gate, W in zip(cell.gate_names, cell.W_h, strict=True):
-            derived[f"({cell.state_names[0]}_{{t-1}} W_h[{gate}])"] = case.prev[0] @ W
-    derived |= {name: np.broadcast_to(v, case.a.shape[1:]) for name, v in (own_vectors(cell) | (also or {})).items()}
-    return Vocabulary(values, derived, hidden_matrices(cell), FIT[case.method])
+            derived[f"({cell.state_names[0]}_{{t-1}} W_h[{gate}])"] = prev[0] @ W
+    derived |= {name: np.broadcast_to(v, prev.shape[1:]) for name, v in (own_vectors(cell) | (also or {})).items()}
+    return Vocabulary(values, derived, hidden_matrices(cell), FIT[method])

@@ -9,7 +9,6 @@ import numpy as np
 from rnnlab.cells.base import Cell
 from rnnlab.diagnosis.case import (
     COMPLEX,
-    StepCase,
     own_vectors,
     private_copy,
     random_params,
@@ -62,10 +61,8 @@ def _compare_step(cell: Cell, reference: Cell, rng: np.random.Generator) -> list
     a, prev = rng.normal(size=(K, rows, H)), rng.normal(size=(S, rows, H))
     gates, following, _ = step_values(cell, a, prev)
     true_gates, true_following, extras = step_values(reference, a, prev)
-    none = np.zeros(0)
     # the vocabulary's "next" values are the reference's: what the equations should have given
-    case = StepCase(reference, a, prev, gates, true_following, extras, none, none, none, COMPLEX)
-    vocabulary = step_vocabulary(case, own_vectors(cell))
+    vocabulary = step_vocabulary(reference, prev, gates, true_following, extras, COMPLEX, own_vectors(cell))
     bases = {"": np.ones(prev.shape[1:])}
     bases |= {f"{name}_{{t-1}}": v for name, v in zip(cell.state_names, prev, strict=True)}
     findings = []

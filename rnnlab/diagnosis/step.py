@@ -113,7 +113,7 @@ def _compare(case: StepCase, claimed_a: Array, claimed_prev: Array) -> list[Wron
         bad_prev = [j for j, d in enumerate(claimed_prev[p]) if not is_right(d, case.d_prev[p, j], largest, tolerance)]
         if not bad and not bad_prev:
             continue
-        vocabulary = vocabulary or step_vocabulary(case)
+        vocabulary = vocabulary or step_vocabulary(cell, case.prev, case.gates, case.next, case.extras, case.method)
         here: list[Wrong] = []
         for k in bad:
             bases = {path: case.d_next[p]} | {g: claimed_a[p, n] for n, g in enumerate(gates) if n not in bad}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.diagnosis.case import FIT, RIGHT, StepCase, blocks, derivative, step_values, step_vocabulary, with_values
+from rnnlab.diagnosis.case import FIT, RIGHT, blocks, derivative, step_values, step_vocabulary, with_values
 from rnnlab.diagnosis.report import Finding, modified, raised, sentence
 from rnnlab.diagnosis.run import Loop, Run, Vjp, go_back, own_extras
 from rnnlab.diagnosis.step import Explanation, explain_plain, show_numbers
@@ -31,8 +32,15 @@ class Sums:
 
     def __init__(self, run: Run, loop: Loop | None, d_extras: Array | Sequence[Array] = ()) -> None:
         self.run, self.loop, self.d_extras = run, loop, d_extras
-        self._vocabulary: Vocabulary | None = None
         self._tables: dict[tuple[str, tuple[Any, ...]], Array] = {}
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The step's vocabulary, over all T*B rows."""
+        run, states = self.run, self.run.tape.states.swapaxes(0, 1)
+        recorded = (states[:, :-1], run.tape.gates, states[:, 1:], run.tape.extras)
+        prev, gates, following, extras = map(run.rows, recorded)
+        return step_vocabulary(run.cell, prev, gates, following, extras, run.method)
 
     def along(self, name: str, direction: Array) -> Array:
         """Each step's share (T,) of the derivative along a direction of one parameter."""
@@ -139,8 +147,7 @@ class Sums:
     def _formed(self, claimed: Array, exact: Array, name: str, loop: Loop) -> Explanation | None:
         """Sums over time and batch of left^T (d * factor): which operands make the claimed, which the exact."""
         run = self.run
-        vocabulary = self._vocabulary = self._vocabulary or _vocabulary(run)
-        H = vocabulary.shape[1]
+        vocabulary, H = self.vocabulary, run.cell.hidden_size
         signals = {f"d_a[{g}]": run.rows(d) for g, d in zip(run.cell.gate_names, loop.d_a, strict=True)}
         signals |= {f"d_extras[{n}]": run.rows(d) for n, d in enumerate(self.d_extras)}
         texts = ["".join(f) for f in vocabulary.single_names]
@@ -198,14 +205,6 @@ class Sums:
 def _sum_text(left: str, signal: str, factor: str) -> str:
     right = f"{signal} {f'({factor})' if factor.startswith('1 -') else factor}".strip()
     return f"{left}^T ({right})" if left and factor else f"{left}^T {right}" if left else right
-
-
-def _vocabulary(run: Run) -> Vocabulary:
-    """The step's vocabulary, over all T*B rows."""
-    states, none = run.tape.states.swapaxes(0, 1), np.zeros(0)
-    recorded = (run.inputs(), states[:, :-1], run.tape.gates, states[:, 1:], run.tape.extras)
-    a, prev, gates, following, extras = map(run.rows, recorded)
-    return step_vocabulary(StepCase(run.cell, a, prev, gates, following, extras, none, none, none, run.method))
 
 
 def check_params(what: str, claimed: Any, cell: Cell, inside: bool = False) -> tuple[Params, list[Finding]]:
