@@ -71,8 +71,8 @@ def diagnose_backward(run: Run, exact: Vjp | None, taught: bool, rng: np.random.
             findings.append(Finding((output,), (), "wrong shape", told, 0.0))
     true_states = loop.recorded if loop else forward_states(run)
     true_x = run.sums_of(loop)["x"] if loop else forward_x(run)
-    states_right = states is None or is_right(states, true_states, 0.0, right)
-    x_right = x is None or is_right(x, true_x, 0.0, right)
+    states_right = states is None or is_right(states, true_states, right)
+    x_right = x is None or is_right(x, true_x, right)
     bad_params = list(sums.wrong(params, rng))
     if states_right and x_right and not bad_params:
         return findings
@@ -143,7 +143,7 @@ def compare_with_loop(run: Run) -> list[Finding]:
     pairs = [(f"params[{name}]", g, right.params[name]) for name, g in params.items()]
     for output, given, expected in (*pairs, ("states", claimed.states, right.states), ("x", claimed.x, right.x)):
         value = None if expected is None else _of_shape(given, expected)
-        if value is not None and expected is not None and not is_right(value, expected, 0.0, RIGHT[run.method]):
+        if value is not None and expected is not None and not is_right(value, expected, RIGHT[run.method]):
             told = "is wrong beyond what follows from step_backward"
             findings.append(_plainly(run, (output,), value, expected, told))
     return findings
@@ -198,14 +198,14 @@ def _fitting_loop(
 ) -> tuple[Finding, Loop] | None:
     """The wrong time loop that reproduces most of the claimed arrays that are wrong, and what to say of it."""
     exact = run.sums_of(right)
-    wrong = {n: c for n, c in claims.items() if not is_right(c, exact[n], 0.0, RIGHT[run.method])}
+    wrong = {n: c for n, c in claims.items() if not is_right(c, exact[n], RIGHT[run.method])}
     best: tuple[Finding, Loop] | None = None
     for kind, paths, told, loop in wrong_loops(run, vjp, taught):
         predicted = run.sums_of(loop)
         whole = kind in ("lost step", "order")  # these leave nothing right
         some = claims if whole else wrong
         off = {n if n == "x" else f"params[{n}]": residual(c, predicted[n]) for n, c in some.items()}
-        if states is not None and not is_right(loop.recorded, right.recorded, 0.0, RIGHT[run.method]):
+        if states is not None and not is_right(loop.recorded, right.recorded, RIGHT[run.method]):
             off["states"] = min(residual(states, loop.used), residual(states, loop.recorded))
         fits = {output: far for output, far in off.items() if far <= FIT[run.method]}
         if fits and (best is None or len(fits) > len(best[0].outputs)) and not (whole and len(fits) < len(some)):
@@ -279,7 +279,7 @@ def _states_finding(run: Run, claimed: Array, exact: Array, alone: bool) -> Find
     T, largest = run.T, float(np.abs(exact).max())
     good = np.array(
         [
-            [is_right(c, e, largest, RIGHT[run.method]) for c, e in zip(*both, strict=True)]
+            [is_right(c, e, RIGHT[run.method], largest) for c, e in zip(*both, strict=True)]
             for both in zip(claimed, exact, strict=True)
         ]
     )

@@ -67,7 +67,7 @@ def _compare_step(cell: Cell, reference: Cell, rng: np.random.Generator) -> list
     bases |= {f"{name}_{{t-1}}": v for name, v in zip(cell.state_names, prev, strict=True)}
     findings = []
     for k, name in enumerate(cell.gate_names):
-        if not is_right(gates[k], true_gates[k], 0.0, SAME):
+        if not is_right(gates[k], true_gates[k], SAME):
             others = {f"the gate {g}": true_gates[n] for n, g in enumerate(cell.gate_names) if n != k}
             why = _explain_gate(name, gates[k], true_gates[k], a[k], others, vocabulary, bases)
             findings.append(_finding(f"gates[{name}]", gates[k], true_gates[k], why))
@@ -80,7 +80,7 @@ def _compare_step(cell: Cell, reference: Cell, rng: np.random.Generator) -> list
             for n in range(s + 1, S)
             for f in (np.tanh, np.asarray)
         )
-        if not is_right(claimed, exact, 0.0, SAME) and not follows:
+        if not is_right(claimed, exact, SAME) and not follows:
             ratio = vocabulary.ratio(claimed, exact)
             readings = [_read(array, vocabulary, bases, f"{name}_t") for array in (claimed, exact)]
             found = of_ratio(*ratio) if ratio else _of_readings(readings, "is {}, where the reference has {}")
@@ -94,7 +94,7 @@ def _compare_sequence(cell: Cell, reference: Cell, T: int, B: int, rng: np.rando
     x, state = rng.normal(size=(T, B, cell.input_size)), rng.normal(size=(S, B, H))
     claimed, exact = (c.forward(x.copy(), state.copy()).states for c in (cell, reference))
     for t in range(T + 1):
-        if not is_right(claimed[t], exact[t], 0.0, SAME):
+        if not is_right(claimed[t], exact[t], SAME):
             until = f"states are the same up to t = {t - 1}, and part at t = {t}" if t else "they part at t = 0"
             told = f"One step agrees, but the forward passes do not: {until}."
             return [Finding(("states",), (), "unexplained", told, None, show_numbers(claimed[t], exact[t]))]
@@ -149,7 +149,7 @@ def _explain_gate(
         if m != e
     ]
     for kind, told, hypothesis in guesses:
-        if np.isfinite(hypothesis).all() and is_right(claimed, hypothesis, 0.0, SAME):
+        if np.isfinite(hypothesis).all() and is_right(claimed, hypothesis, SAME):
             return Explanation(kind, told, residual(claimed, hypothesis))
     for activation, (_, inverse) in ACTIVATIONS.items():
         both = [inverse(claimed), inner[activation]]

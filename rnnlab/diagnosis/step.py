@@ -77,8 +77,7 @@ def diagnose_step(case: StepCase) -> list[Finding]:
     findings += _to_findings(case, wrong, claimed_a, claimed_prev)
     right = RIGHT[case.method]
     if not findings and not (
-        is_right(joint_a, claimed_a.sum(axis=0), 0.0, right)
-        and is_right(joint_prev, claimed_prev.sum(axis=0), 0.0, right)
+        is_right(joint_a, claimed_a.sum(axis=0), right) and is_right(joint_prev, claimed_prev.sum(axis=0), right)
     ):
         told = "Each incoming path alone is right, but not all together: step_backward is not linear in d_next."
         findings.append(Finding(("d_next",), (), "not linear", told, 0.0))
@@ -96,7 +95,7 @@ def leftover(what: str, first: Array, second: Array, exact: Array) -> Finding:
     return Finding((what,), (), "state left over", told, residual(second, first + exact) if grows else 0.0)
 
 
-def is_right(claimed: Array, exact: Array, largest: float, tolerance: float) -> bool:
+def is_right(claimed: Array, exact: Array, tolerance: float, largest: float = 0.0) -> bool:
     scale = max(np.abs(exact).max(initial=0), FLOOR * largest)
     return bool(np.abs(claimed - exact).max(initial=0) <= tolerance * scale)
 
@@ -109,8 +108,8 @@ def _compare(case: StepCase, claimed_a: Array, claimed_prev: Array) -> list[Wron
     gates = [f"d_a[{g}]" for g in cell.gate_names]
     wrong: list[Wrong] = []
     for p, path in enumerate(f"dL/d{s}" for s in cell.state_names):
-        bad = [k for k, g in enumerate(claimed_a[p]) if not is_right(g, case.d_a[p, k], largest, tolerance)]
-        bad_prev = [j for j, d in enumerate(claimed_prev[p]) if not is_right(d, case.d_prev[p, j], largest, tolerance)]
+        bad = [k for k, g in enumerate(claimed_a[p]) if not is_right(g, case.d_a[p, k], tolerance, largest)]
+        bad_prev = [j for j, d in enumerate(claimed_prev[p]) if not is_right(d, case.d_prev[p, j], tolerance, largest)]
         if not bad and not bad_prev:
             continue
         vocabulary = vocabulary or step_vocabulary(cell, case.prev, case.gates, case.next, case.extras, case.method)
@@ -130,7 +129,7 @@ def _compare(case: StepCase, claimed_a: Array, claimed_prev: Array) -> list[Wron
                 continue  # it may follow from d_a, and nothing tells
             errors = dict(zip(gates, claimed_a[p] - case.d_a[p], strict=True))
             rest = claimed - sum(vocabulary.value(term, errors) for term in true or () if term.base in errors)
-            if is_right(rest, exact, largest, tolerance):
+            if is_right(rest, exact, tolerance, largest):
                 continue
             bases = {path: case.d_next[p]} | dict(zip(gates, claimed_a[p], strict=True))
             others = {f"d_prev[{s}]": case.d_prev[p, n] for n, s in enumerate(cell.state_names) if n != j}
