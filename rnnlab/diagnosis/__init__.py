@@ -6,7 +6,15 @@ import numpy as np
 
 from rnnlab.cells.base import Cell
 from rnnlab.diagnosis.backward import calls_step_backward, compare_with_loop, diagnose_backward, diagnose_linearity
-from rnnlab.diagnosis.case import CENTRAL, make_step_case, private_copy, random_params, step_values, with_values
+from rnnlab.diagnosis.case import (
+    CENTRAL,
+    enough_rows,
+    make_step_case,
+    private_copy,
+    random_params,
+    step_values,
+    with_values,
+)
 from rnnlab.diagnosis.compare import compare_cells
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing, raised
 from rnnlab.diagnosis.run import exact_vjp, make_run
@@ -16,8 +24,6 @@ from rnnlab.ops import Array
 from rnnlab.validate import describe, generator, positive_int
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
-
-ROWS_OF_NUMBERS = 40  # each output of the step is compared on at least so many numbers
 
 
 def diagnose(
@@ -65,7 +71,7 @@ def _diagnose(cell: Cell, T: int, B: int, rng: np.random.Generator, notes: list[
         return [raised("step_backward", NotImplementedError(told))]
     case, method = None, None
     if "step" in own or "forward" not in own:
-        rows = max(B, -(-ROWS_OF_NUMBERS // cell.hidden_size))
+        rows = max(B, enough_rows(cell))
         cell, unusable = _usable(cell, rows, rng)
         if unusable:
             return unusable

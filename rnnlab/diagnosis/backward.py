@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rnnlab.cells.base import Cell, Gradients, Tape
-from rnnlab.diagnosis.case import FIT, RIGHT, make_step_case, step_values, with_values
+from rnnlab.diagnosis.case import FIT, RIGHT, enough_rows, make_step_case, step_values, with_values
 from rnnlab.diagnosis.report import Finding, listing, modified, raised, sentence
 from rnnlab.diagnosis.run import Loop, Run, Vjp, forward_states, forward_x, go_back, own_extras, taught_vjp
 from rnnlab.diagnosis.step import diagnose_step, explain_plain, is_right, leftover, show_numbers
@@ -153,7 +153,7 @@ def diagnose_one_step_backward(run: Run, rng: np.random.Generator) -> list[Findi
     """An own `backward` as a step_backward: one step of one row gives d_a as the bias's gradient, d_prev as
     dL/dstates[0]. Nothing is found where the bias's and W_x's gradients disagree about d_a."""
     cell = run.cell
-    rows = -(-40 // cell.hidden_size)
+    rows = enough_rows(cell)
     x = rng.normal(size=(rows, cell.input_size))
 
     def step_backward(d_next: Array, prev: Array, gates: Array, extras: Array) -> tuple[Array, Array, tuple[()]]:

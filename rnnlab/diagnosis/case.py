@@ -20,6 +20,7 @@ STEP = {COMPLEX: 1e-30, CENTRAL: 1e-5}
 RIGHT = {COMPLEX: 1e-9, CENTRAL: 1e-5}  # max|difference| / max|exact| of a block that is right
 FIT = {COMPLEX: 1e-8, CENTRAL: 1e-4}  # the same for a hypothesis that fits
 ROWS_AT_ONCE = 4096
+NUMBERS = 40  # each output of a step is compared on at least so many
 SYMBOLS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "z"}
 
 
@@ -37,6 +38,11 @@ class StepCase:
     d_a: Array
     d_prev: Array
     method: str
+
+
+def enough_rows(cell: Cell) -> int:
+    """The batch size that gives NUMBERS of them."""
+    return -(-NUMBERS // cell.hidden_size)
 
 
 def private_copy(cell: Cell) -> Cell:

@@ -9,6 +9,7 @@ import numpy as np
 from rnnlab.cells.base import Cell
 from rnnlab.diagnosis.case import (
     COMPLEX,
+    enough_rows,
     own_vectors,
     private_copy,
     random_params,
@@ -57,7 +58,7 @@ def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Ge
 
 def _compare_step(cell: Cell, reference: Cell, rng: np.random.Generator) -> list[Finding]:
     K, S, H = len(cell.gate_names), len(cell.state_names), cell.hidden_size
-    rows = max(3, -(-40 // H))
+    rows = max(3, enough_rows(cell))
     a, prev = rng.normal(size=(K, rows, H)), rng.normal(size=(S, rows, H))
     gates, following, _ = step_values(cell, a, prev)
     true_gates, true_following, extras = step_values(reference, a, prev)
