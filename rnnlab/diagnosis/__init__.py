@@ -65,7 +65,8 @@ def diagnose(
 
 
 def _diagnose(cell: Cell, T: int, B: int, rng: np.random.Generator, notes: list[str]) -> list[Finding]:
-    own = {name for name in ("forward", "backward", "step", "step_backward") if _is_own(cell, name)}
+    methods = ("forward", "backward", "step", "step_backward")
+    own = {name for name in methods if getattr(type(cell), name) is not getattr(Cell, name)}
     if not own & {"backward", "step_backward"}:
         told = f"{type(cell).__name__} has no step_backward"
         return [raised("step_backward", NotImplementedError(told))]
@@ -95,10 +96,6 @@ def _diagnose(cell: Cell, T: int, B: int, rng: np.random.Generator, notes: list[
         findings += diagnose_recurrent_grads(run, exact, not findings, rng)
     taught = case is not None and "step_backward" in own and (uses_step or not diagnose_step(case))
     return findings or diagnose_backward(run, exact, taught, rng) or diagnose_linearity(run)
-
-
-def _is_own(cell: Cell, name: str) -> bool:
-    return getattr(type(cell), name) is not getattr(Cell, name)
 
 
 def _usable(cell: Cell, rows: int, rng: np.random.Generator) -> tuple[Cell, list[Finding]]:

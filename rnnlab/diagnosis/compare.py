@@ -20,13 +20,13 @@ from rnnlab.diagnosis.case import (
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing, raised, sentence
 from rnnlab.diagnosis.step import Explanation, is_right, of_ratio, show_numbers
 from rnnlab.diagnosis.terms import Vocabulary, match, residual
-from rnnlab.ops import Array, sigmoid
+from rnnlab.ops import Array, relu, sigmoid
 
 SAME = 1e-9
 ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "sigmoid": (sigmoid, lambda v: np.log(v / (1 - v))),
     "tanh": (np.tanh, np.arctanh),
-    "relu": (lambda v: np.maximum(v, 0), lambda v: np.full_like(v, np.nan)),
+    "relu": (relu, lambda v: np.full_like(v, np.nan)),
     "no activation": (np.asarray, np.asarray),
 }  # each with its inverse
 

@@ -458,7 +458,7 @@ def _finding(names: Sequence[str], members: list[Wrong]) -> Finding:
     return Finding(outputs, paths, kind, told, off, numbers)
 
 
-def show_numbers(claimed: Array, exact: Array, count: int = 3) -> str:
-    """The first few numbers that differ."""
-    differ = np.flatnonzero(~np.isclose(claimed, exact, rtol=1e-5, atol=0))[:count]
+def show_numbers(claimed: Array, exact: Array) -> str:
+    """The first three numbers that differ."""
+    differ = np.flatnonzero(~np.isclose(claimed, exact, rtol=1e-5, atol=0))[:3]
     return f"({'; '.join(f'{claimed.flat[n]:.4g}, should be {exact.flat[n]:.4g}' for n in differ)})"

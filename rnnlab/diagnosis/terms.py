@@ -145,11 +145,11 @@ class Vocabulary:
         *_, i, j, sign = min(found)
         return names[i], names[j], sign, residual(left[i], sign * right[j])
 
-    def readings(self, array: Array, bases: dict[str, Array], matrices: bool = True) -> list[tuple[Term, int]]:
+    def readings(self, array: Array, bases: dict[str, Array]) -> list[tuple[Term, int]]:
         """The terms that equal +-array: (array / after) matrix^-1 = base * before, both sides tabulated."""
         found: list[tuple[Term, int]] = []
         outer = array.ravel() / self.products[self.divisors]
-        for name, M in ({"": None} | (self.matrices if matrices else {})).items():
+        for name, M in ({"": None} | self.matrices).items():
             left = outer
             if M is not None:
                 if np.linalg.cond(M) > 1e6:
