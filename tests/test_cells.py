@@ -147,6 +147,16 @@ def test_neither_pass_changes_what_it_was_given_and_both_repeat(cell_class: type
 
 
 @each_cell
+def test_the_passes_keep_nothing_on_the_cell(cell_class: type[rl.Cell]) -> None:
+    cell = random_cell(cell_class)
+    x, state, d_h, d_state = random_case(cell, 4, 2)
+    before = dict(vars(cell))
+    cell.backward(cell.forward(x, state), d_h, d_state)
+    assert vars(cell).keys() == before.keys()
+    assert all(value is before[name] for name, value in vars(cell).items())
+
+
+@each_cell
 def test_the_sequences_of_a_batch_do_not_see_one_another(cell_class: type[rl.Cell]) -> None:
     cell = random_cell(cell_class)
     x, state, d_h, d_state = random_case(cell, 4, 3)
@@ -368,6 +378,8 @@ def test_with_params_refuses_what_does_not_fit() -> None:
         cell.with_params(cell.params | {"b": np.zeros((3, 4))})
     with refuses(TypeError, "params['b']"):
         cell.with_params(cell.params | {"b": np.zeros((3, 1, 4), int)})
+    with refuses(ValueError, "dtype"):
+        cell.astype(np.float16)
 
 
 def test_an_overflow_of_the_state_is_an_error_that_names_the_step() -> None:
@@ -391,14 +403,14 @@ def test_an_overflow_of_the_input_product_is_an_error_that_names_the_step(W_h: f
         cell.forward(np.array([0.0, 1e300, 0.0]).reshape(3, 1, 1))
 
 
-def test_an_overflow_of_a_weight_gradient_is_an_error_that_names_the_parameter() -> None:
-    """dL/dW_x = x dL/dh = 1e400, of a relu unit whose state and other gradients are finite."""
+@pytest.mark.parametrize(("name", "x", "W_x"), [("W_x", 1e200, 1.0), ("x", 1e-200, 1e200)])
+def test_an_overflow_of_a_gradient_after_the_loop_is_an_error_that_names_it(name: str, x: float, W_x: float) -> None:
+    """dL/dW_x = x dL/dh, or dL/dx = W_x dL/dh, is 1e400, of a relu unit whose state and other gradients are finite."""
     cell = rl.RNNCell(1, 1, rng=0, activation="relu").with_params(
-        {"W_x": np.ones((1, 1, 1)), "W_h": np.ones((1, 1, 1)), "b": np.zeros((1, 1, 1))}
+        {"W_x": np.full((1, 1, 1), W_x), "W_h": np.ones((1, 1, 1)), "b": np.zeros((1, 1, 1))}
     )
-    huge = np.full((1, 1, 1), 1e200)
-    with pytest.raises(FloatingPointError, match=r"RNNCell: dL/dW_x is not finite$"):
-        cell.backward(cell.forward(huge), huge)
+    with pytest.raises(FloatingPointError, match=rf"RNNCell: dL/d{name} is not finite$"):
+        cell.backward(cell.forward(np.full((1, 1, 1), x)), np.full((1, 1, 1), 1e200))
 
 
 def test_numbers_too_large_for_float32_are_refused_at_the_door() -> None:
