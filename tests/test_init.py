@@ -173,6 +173,14 @@ def test_an_initializer_that_does_not_fit_is_refused() -> None:
             rl.LSTMCell(3, 4, rng=0, recurrent_init=init)
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    cell = rl.RNNCell(np.int64(3), np.int32(4), rng=np.int64(0))
+    np.testing.assert_array_equal(cell.params["W_x"], rl.RNNCell(3, 4, rng=0).params["W_x"])
+    rates = rl.SGD(np.float32(0.5), momentum=np.float64(0.25)), rl.SGD(np.int64(1))
+    assert [type(n) for n in (cell.input_size, cell.hidden_size)] == [int, int]
+    assert [(type(n), n) for sgd in rates for n in (sgd.lr, sgd.momentum)] == [(float, n) for n in (0.5, 0.25, 1, 0)]
+
+
 def test_an_initializer_may_keep_its_array() -> None:
     drawn = np.ones((1, 4, 4))
     cell = rl.RNNCell(3, 4, rng=0, recurrent_init=lambda shape, rng: drawn)
