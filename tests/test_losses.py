@@ -206,3 +206,19 @@ def test_a_target_counts_only_where_the_mask_keeps_it() -> None:
         np.testing.assert_array_equal(found, expected)
     with refuses(ValueError, "target"):
         rl.mean_squared_error(prediction, missing)
+
+
+@each_loss
+@pytest.mark.parametrize("lead", [(12,), (2, 2, 3)])
+def test_any_leading_axes_are_read_like_time_and_batch(loss: Any, lead: tuple[int, ...]) -> None:
+    prediction, target = case(loss)
+    arrays = prediction, target, SOME
+    value, d = loss(*(array.reshape(*lead, *array.shape[2:]) for array in arrays))
+    expected, d_expected = loss(*arrays)
+    assert value == pytest.approx(expected, rel=1e-14)
+    np.testing.assert_array_equal(d.reshape(prediction.shape), d_expected)
+    for name, n in (("prediction", 0), ("target", 1), ("mask", 2)):
+        bad: list[Any] = [array.reshape(*lead, *array.shape[2:]) for array in arrays]
+        bad[n] = bad[n][:0]
+        with pytest.raises(ValueError, match=f"^{name}: expected"):
+            loss(*bad)
