@@ -114,7 +114,9 @@ def test_zeros_have_no_logarithm() -> None:
     assert log10_ratio(np.array([1.0, 0, 1, 1])) == -np.inf
     assert log10_ratio(np.zeros(4)) == -np.inf
     assert log10_ratio(np.array([1.0, 1, 10, 0])) == pytest.approx(-1)  # a memory that is not read at T
+    assert log10_ratio(np.array([1.0])) == -np.inf
     assert log10_rate(np.array([1.0, 0, 1, 10, 100])) == pytest.approx(-1)
+    assert log10_rate(np.array([1.0, 1, 100])) == pytest.approx(-2)
     assert np.isnan(log10_rate(np.array([1.0, 0, 0, 10])))
     assert np.isnan(log10_rate(np.array([1.0, 10])))
 
@@ -180,6 +182,16 @@ def test_a_saved_logger_comes_back_the_same_and_goes_on(tmp_path: Path) -> None:
     assert again.steps == [2, 4, 6, 8, 9]
     assert again.alarms == loaded.alarms
     assert len(again.records[-1].norms) == 1
+
+
+def test_thresholds_and_the_listener_come_back_with_the_file(tmp_path: Path) -> None:
+    heard: list[Alarm] = []
+    for vanishing, exploding in ((1e-4, None), (None, 30.0)):
+        rl.GradientNormLogger(vanishing=vanishing, exploding=exploding).save(tmp_path / "norms.npz")
+        loaded = rl.GradientNormLogger.load(tmp_path / "norms.npz", on_alarm=heard.append)
+        assert (loaded.vanishing, loaded.exploding) == (vanishing, exploding)
+    loaded.record(1, *([one] for one in growing_rnn(2.0, 41)))
+    assert heard == loaded.alarms != []
 
 
 def test_an_empty_logger_can_be_saved(tmp_path: Path) -> None:
