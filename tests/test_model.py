@@ -87,6 +87,19 @@ def test_a_mask_is_the_loss_over_the_kept_steps(keep: str) -> None:
     assert relative_error(result.cell_grads[-1].states, model.cells[-1].backward(tape, d_h).states) <= 1e-13
 
 
+def test_readout_and_loss_see_the_kept_steps_alone() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def loss(prediction: Any, target: Any, mask: Any) -> Any:
+        seen.extend(a.shape[:2] for a in (prediction, target, mask))
+        return rl.mean_squared_error(prediction, target, mask)
+
+    batch, mask = regression(), np.zeros((6, 3), bool)
+    mask[[1, 4], 0] = True
+    stack(loss=loss).loss_and_grads(rl.Batch(batch.x, batch.y, mask))
+    assert seen == [(2, 3)] * 3
+
+
 def test_what_comes_after_the_last_kept_step_has_no_influence() -> None:
     model, batch = stack(), regression()
     mask = np.zeros((6, 3), bool)
@@ -130,6 +143,12 @@ def test_a_state_may_be_none_for_a_layer() -> None:
     found, _ = model.predict(x, (None, state[1]))
     expected, _ = model.predict(x, (np.zeros_like(state[0]), state[1]))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_state_may_be_one_array_of_all_layers() -> None:
+    model = rl.SequenceModel(rl.LSTMCell(3, 4, rng=0), rl.Dense(4, 2, rng=1), rl.mean_squared_error)
+    x, (state,) = regression().x, states_for(model, 3)
+    np.testing.assert_array_equal(model.predict(x, state[None])[0], model.predict(x, (state,))[0])
 
 
 def test_predict_and_loss_leave_model_state_and_batch_unchanged() -> None:
@@ -323,6 +342,8 @@ def test_numbers_are_neither_cells_nor_states() -> None:
         rl.SequenceModel(number, rl.Dense(4, 2, rng=0), rl.mean_squared_error)
     with refuses(TypeError, "state"):
         stack().predict(X, number)
+    with refuses(TypeError, "batch"):
+        stack().loss_and_grads(number)
     ragged: Any = [[1.0], [1.0, 2.0]]
     with refuses(ValueError, "x"):
         stack().predict(ragged)
