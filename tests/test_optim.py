@@ -69,6 +69,11 @@ def test_adams_first_step_has_the_length_of_the_learning_rate() -> None:
         assert run(rl.Adam(0.01), [g])[0] == pytest.approx(1 - 0.01, rel=1e-6)
 
 
+def test_adam_without_memory_steps_by_the_sign() -> None:
+    found = run(rl.Adam(0.01, beta1=0, beta2=0), [g for g in GRADIENTS if abs(g) > 0.1], start=0.0)
+    assert found == pytest.approx([-0.01, 0.0, -0.01, -0.02], abs=1e-8)
+
+
 @each_optimizer
 def test_parameters_are_updated_in_place_each_with_a_state_of_its_own(make: Any) -> None:
     rng = np.random.default_rng(0)
