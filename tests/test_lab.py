@@ -645,3 +645,23 @@ def test_truncation_is_measured_at_any_size_of_the_gradient(dtype: type, scale: 
     for name in usual.cosine:
         np.testing.assert_allclose(other.cosine[name], usual.cosine[name], rtol=1e-4)
         np.testing.assert_allclose(other.relative_error[name], usual.relative_error[name], rtol=1e-4)
+
+
+def test_a_state_that_is_carried_in_counts() -> None:
+    model, batch = stacked_model(), random_batch(5, 2)
+    rng = np.random.default_rng(3)
+    state = rng.normal(size=(1, 2, 4)), rng.normal(size=(2, 2, 5))
+    d_x = model.loss_and_grads(batch, state, input_gradient=True).cell_grads[0].x
+    np.testing.assert_allclose(lab.input_gradient_norms(model, batch, state), np.linalg.norm(d_x, axis=2), rtol=1e-12)
+    found = lab.truncation(model, batch, [1, 5], state=state)
+    assert found.relative_error["all"][1] <= 1e-14
+    assert found.relative_error["all"][0] != lab.truncation(model, batch, [1]).relative_error["all"][0]
+
+
+def test_a_decay_may_end_before_the_tape_does() -> None:
+    cell = random_cell(rl.LSTMCell)
+    x, state, *_ = random_case(cell, T=7, B=2)
+    part = lab.jacobian_decay(cell, cell.forward(x, state), 1, 5)
+    whole = lab.jacobian_decay(cell, cell.forward(x[:5], state), 1)
+    for name, values in vars(whole).items():
+        np.testing.assert_array_equal(getattr(part, name), values, name)
