@@ -162,12 +162,17 @@ def test_singular_values_stand_in_powers_of_ten_beside_bound_and_gates() -> None
     decay = lab.jacobian_decay(cell, tape)
     ax = plots.singular_values(decay, sequence=1)
     drawn = {line.get_label(): line for line in ax.lines}
-    np.testing.assert_allclose(drawn["largest = norm"].get_ydata(), decay.log_norm[:, 1] / np.log(10))
-    assert {"largest = norm", "bound max|φ'| |W|"} <= set(drawn)
+    assert decay.log_bound is not None
+    for label, values in (("largest = norm", decay.log_norm), ("bound max|φ'| |W|", decay.log_bound)):
+        np.testing.assert_allclose(drawn[label].get_ydata(), values[:, 1] / np.log(10))
     assert len(ax.lines) == 4 + 2
     cell, tape, _ = recorded(rl.GRUCell)
-    ax = plots.singular_values(lab.jacobian_decay(cell, tape))
-    assert {"gates alone, best unit", "gates alone, median unit"} <= {line.get_label() for line in ax.lines}
+    kept = lab.jacobian_decay(cell, tape).log_gate_product
+    assert kept is not None
+    drawn = {line.get_label(): line for line in plots.singular_values(lab.jacobian_decay(cell, tape)).lines}
+    for label, place in (("best", 3), ("median", 2)):
+        of_unit = np.sort(kept[:, 0])[:, place] / np.log(10)
+        np.testing.assert_allclose(drawn[f"gates alone, {label} unit"].get_ydata(), of_unit)
 
 
 def test_connectivity_names_its_events_and_means_over_the_batch() -> None:
@@ -210,6 +215,35 @@ def test_half_lives_are_drawn_longest_first() -> None:
     x, y = lines[0].get_data()
     np.testing.assert_array_equal(y, np.sort(statistics.half_life)[::-1])
     np.testing.assert_array_equal(x, [0.25, 0.5, 0.75, 1])
+
+
+def test_a_figure_shows_the_layer_and_the_parameter_that_is_asked_for() -> None:
+    first, second, logger = (
+        random_cell(rl.GRUCell, 3, 4),
+        random_cell(rl.GRUCell, 4, 4, seed=1),
+        rl.GradientNormLogger(),
+    )
+    for step, (x, state, d_h, _) in enumerate((random_case(first, T, B=2, seed=n) for n in (5, 6)), start=1):
+        lower = first.forward(x, state)
+        upper = second.forward(lower.h)
+        above = second.backward(upper, d_h)
+        logger.record(step, [first, second], [lower, upper], [first.backward(lower, np.asarray(above.x)), above])
+    for layer in (0, 1):
+        (mesh,) = plots.gradient_norm_map(logger, layer=layer).collections
+        np.testing.assert_array_equal(mesh.get_array(), logger.norms(layer=layer))
+        for ax, values in (
+            (plots.gradient_ratios({"GRU": logger}, layer=layer), logger.ratios(layer=layer)),
+            (plots.gradient_ratios({"GRU": logger}, layer=layer, per_step=True), logger.rates(layer=layer)),
+            (plots.parameter_norms(logger, ["b_hn"], layer=layer), logger.param_norms("b_hn", layer)),
+        ):
+            np.testing.assert_array_equal(ax.lines[0].get_ydata(), values)
+    result = lab.truncation(*model())
+    for quantity, shown in (
+        ("relative error", result.relative_error["cells.0.W_x"]),
+        ("angle", result.angle("cells.0.W_x")),
+    ):
+        ax = plots.truncation({"GRU": result}, quantity=quantity, name="cells.0.W_x")
+        np.testing.assert_array_equal(ax.lines[0].get_ydata(), shown)
 
 
 def test_nothing_to_draw_is_an_error() -> None:
