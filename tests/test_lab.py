@@ -109,7 +109,9 @@ def test_products_over_a_span_agree_with_complex_step(case: Any) -> None:
         np.testing.assert_allclose(product.log_norm(), np.log(singular[:, 0]), rtol=0, atol=1e-12)
         radius = np.abs(np.linalg.eigvals(exact)).max(axis=-1)
         np.testing.assert_allclose(product.log_spectral_radius(), np.log(radius), rtol=0, atol=1e-9)
+        np.testing.assert_array_equal(np.abs(product.matrix).max(axis=(1, 2)), 1)
     np.testing.assert_array_equal(lab.jacobian_product(cell, tape, 1, 6).matrix, products[-1].matrix)
+    assert [(p.start, p.end) for p in lab.jacobian_products(cell, tape)] == [(t, 6) for t in (5, 4, 3, 2, 1, 0)]
 
 
 def test_a_gradient_goes_back_through_the_jacobian_as_backward_takes_it(case: Any) -> None:
@@ -417,9 +419,9 @@ def test_truncation_of_a_loss_at_the_end_counts_the_last_steps() -> None:
 
 
 def test_lengths_are_powers_of_two_up_to_the_whole() -> None:
-    np.testing.assert_array_equal(lab.truncation(stacked_model(), random_batch(6, 1)).lengths, [1, 2, 4, 6])
-    np.testing.assert_array_equal(lab.truncation(stacked_model(), random_batch(8, 1)).lengths, [1, 2, 4, 8])
-    np.testing.assert_array_equal(lab.truncation(stacked_model(), random_batch(1, 1)).lengths, [1])
+    for lengths in ([1], [1, 2], [1, 2, 4, 5], [1, 2, 4, 6], [1, 2, 4, 8]):
+        found = lab.truncation(stacked_model(), random_batch(lengths[-1], 1)).lengths
+        np.testing.assert_array_equal(found, lengths)
 
 
 def test_what_the_layers_outputs_were_told_gives_their_gradients_again() -> None:
@@ -532,7 +534,16 @@ def test_gate_statistics_of_a_tape_written_by_hand() -> None:
     np.testing.assert_allclose(stats.mean[1], [0.5, 0.5])
     np.testing.assert_allclose(stats.half_life, [1, 1])  # a memory halved each step
     assert lab.gate_statistics(cell, [tape, tape]).left[1, 0] == 0.5
-    assert "forget" in str(stats)
+    at_the_threshold = lab.gate_statistics(cell, tape, low=0.05, high=0.95)
+    assert not at_the_threshold.left.any()
+    assert not at_the_threshold.right.any()
+    assert str(stats).splitlines() == [
+        "gate    mean  below 0.1  above 0.9  (share of time, all units)",
+        "input   0.50       0.00       0.00",
+        "forget  0.50       0.25       0.25",
+        "output  0.50       0.00       0.00",
+        "half-life in steps: shortest 1, median 1, longest 1",
+    ]
 
 
 def test_half_lives_order_the_memories() -> None:
@@ -543,6 +554,7 @@ def test_half_lives_order_the_memories() -> None:
     np.testing.assert_allclose(stats.half_life[:3], [1, np.inf, np.log(0.5) / np.log(z)], rtol=1e-12)
     assert stats.half_life[3] < 0.01
     np.testing.assert_array_equal(stats.order, [1, 2, 0, 3])
+    assert str(stats).endswith("half-life in steps: shortest 0, median 14.3, longest inf")
 
 
 # ---- at the door ------------------------------------------------------------------------------
@@ -574,6 +586,12 @@ def test_bad_input_is_named() -> None:
         lab.gate_statistics(plain, plain.forward(np.zeros((4, 2, 3))))
     with refuses(ValueError, "tapes"):
         lab.gate_statistics(plain, plain.forward(np.ones((4, 2, 3))), keeps="candidate")
+    relu = rl.RNNCell(3, 4, activation="relu", rng=0)
+    relu.params["b"][...] = 5
+    with pytest.raises(ValueError, match=r"^tapes: expected gate 'candidate' within \[0, 1\], got"):
+        lab.gate_statistics(relu, relu.forward(np.zeros((4, 2, 3))), keeps="candidate")
+    with refuses(ValueError, "tapes"):
+        lab.gate_statistics(cell, [])
     with refuses(ValueError, "low, high"):
         lab.gate_statistics(cell, tape, low=0.9, high=0.1)
     with refuses(ValueError, "log_values"):
