@@ -1,6 +1,7 @@
 """`diagnose`: its report, its exact derivatives, and what it does with code that breaks."""
 
 import html.parser
+import threading
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from zoo import (
 )
 
 import rnnlab as rl
-from rnnlab.cells.base import outer_products
-from rnnlab.diagnosis.case import CENTRAL, COMPLEX, make_step_case, vector_jacobian
+from rnnlab.cells.base import column_sums, outer_products
+from rnnlab.diagnosis.case import CENTRAL, COMPLEX, make_step_case, own_vectors, vector_jacobian
 from rnnlab.diagnosis.terms import Term, Vocabulary, match
 from rnnlab.ops import sigmoid
 
@@ -175,6 +176,15 @@ def test_an_own_loop_around_a_wrong_step_is_not_blamed_besides() -> None:
     assert finding.outputs == ("d_a[candidate]",)
 
 
+def test_an_own_loop_that_is_wrong_besides_its_step_is_told_so() -> None:
+    wrong = mutant(RNNByHand, "step_backward", (" * (1 - h * h)", ""))
+    wrong = mutant(type("Both", (wrong,), {}), "backward", ("tape.x, d_a)", "tape.x[::-1], d_a)"))
+    step, loop = rl.diagnose(wrong(3, 4, rng=0)).findings
+    assert step.outputs == ("d_a[candidate]",)
+    assert loop.outputs == ("params[W_x]",)
+    assert "is wrong beyond what follows from step_backward" in loop.sentence
+
+
 # ---- code that breaks -------------------------------------------------------------------------
 
 
@@ -208,6 +218,14 @@ def test_what_does_not_fit_is_told_in_words(method: str, value: object, words: s
     wrong = type("Wrong", (rl.LSTMCell,), {method: lambda self, *_, **__: value})
     report = rl.diagnose(wrong(3, 4, rng=0))
     assert any(words in finding.sentence for finding in report.findings), str(report)
+
+
+def test_an_exception_at_a_later_call_is_told_as_such() -> None:
+    later = (
+        "if self.__dict__.setdefault('calls', []): raise RuntimeError('spent')\n    self.calls.append(1); d_o = d_h * u"
+    )
+    (finding,) = rl.diagnose(mutant(LSTM, "step_backward", ("d_o = d_h * u", later))(3, 4, rng=0)).findings
+    assert "a later call of step_backward raises RuntimeError: spent" in finding.sentence
 
 
 def test_a_missing_step_backward_is_told() -> None:
@@ -252,6 +270,46 @@ def test_state_left_over_in_step_backward() -> None:
 
 
 # ---- unusual cells that are right -------------------------------------------------------------
+
+
+def test_a_cell_that_cannot_be_copied_deeply_is_diagnosed() -> None:
+    cell = rl.LSTMCell(3, 4, rng=0)
+    cell.lock = threading.Lock()
+    assert rl.diagnose(cell).ok
+
+
+class PositiveGainRNN(RNN):
+    """h = sqrt(gain) tanh(.): a gain below 0 has no square root, so the cell's own stays in place of a random one."""
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self.add_param("gain", lambda shape, rng: rng.uniform(1, 2, shape), (1, self.hidden_size))
+
+    def step(self, a, prev):
+        g = np.tanh(a[0] + prev[0] @ self.W_h[0])
+        return (g,), (np.sqrt(self.gain) * g,), ()
+
+    def step_backward(self, d_next, prev, gates, extras):
+        d_a = d_next[0] * np.sqrt(self.gain) * (1 - gates[0] ** 2)
+        return (d_a,), (d_a @ self.W_h[0].T,), (d_next[0] * gates[0],)
+
+    def recurrent_grads(self, tape, d_a, d_extras):
+        return super().recurrent_grads(tape, d_a, d_extras) | {"gain": column_sums(d_extras) / (2 * np.sqrt(self.gain))}
+
+
+def test_parameters_that_must_be_positive_stay_as_they_are() -> None:
+    assert rl.diagnose(PositiveGainRNN(3, 4, rng=0)).ok
+    wrong = mutant(PositiveGainRNN, "step_backward", (" * (1 - gates[0] ** 2)", ""))
+    (finding,) = rl.diagnose(wrong(3, 4, rng=0)).findings
+    assert finding.sentence.startswith("d_a[candidate] lacks the factor")
+
+
+def test_rows_of_a_parameter_are_named_by_gate_or_by_number() -> None:
+    cell = rl.GRUCell(2, 4, rng=0)
+    cell.add_param("p", "uniform", (3, 1, 4))
+    cell.add_param("q", "uniform", (2, 4))
+    assert list(own_vectors(cell)) == ["b_hn", "p[reset]", "p[update]", "p[candidate]", "q[0]", "q[1]"]
+    np.testing.assert_array_equal(own_vectors(cell)["q[1]"], cell.params["q"][1:])
 
 
 class VectorPeepholeLSTM(PeepholeLSTM):
@@ -382,6 +440,8 @@ BY_HAND, STEP, GRADS = (LSTMByHand, "backward"), (LSTM, "step_backward"), (LSTM,
         (mutant(*STEP, ("d_c_prev = d_c * f", "d_c_prev = d_c * f / len(f)")), {"d_prev[c]"}, "1/B times"),
         (mutant(*GRADS, ("return {", "d_a *= 2; return {")), {"d_a", "params[W_h]"}, "recurrent_grads changes its"),
         (mutant(*GRADS, ("return {", "tape.states[0] += 1; return {")), {"tape.states", "params[W_h]"}, "tape.states"),
+        (mutant(*BY_HAND, (', "b": d_b}', "}")), {"params[b]"}, "gives no gradient for this parameter"),
+        (mutant(*BY_HAND, ("d_x, d_states)", "d_x, d_states[1:])")), {"states"}, "shape (6, 2, 3, 4) should be"),
         (mutant(*BY_HAND, ("reversed(range(T))", "reversed(range(1, T))")), None, "never comes to the first time step"),
         (mutant(*BY_HAND, ("reversed(range(T))", "reversed(range(T - 1))")), None, "never takes the last time step"),
         (mutant(*BY_HAND, ("reversed(range(T))", "range(T)")), None, "goes forward in time"),
@@ -457,6 +517,16 @@ def test_where_two_forward_passes_part(base: type[rl.Cell], old: str, new: str, 
     assert words in told[output]
     if output.startswith("next_state"):
         assert list(told) == [output]
+
+
+def test_a_forward_pass_that_no_hypothesis_fits_or_that_raises() -> None:
+    (finding,) = rl.diagnose(mutant(LSTM, "step", ("c * f", "np.sin(7 * c)"))(3, 4, rng=0), LSTM(3, 4, rng=1)).findings
+    assert finding.outputs == ("next_state[c]",)
+    assert finding.sentence == "next_state[c] parts from the reference, and no hypothesis fits."
+    assert "should be" in finding.numbers
+    wrong = type("Wrong", (LSTM,), {"step": raising})
+    (finding,) = rl.diagnose(wrong(3, 4, rng=0), LSTM(3, 4, rng=1)).findings
+    assert finding.kind == "exception"
 
 
 def test_reset_before_and_after_the_product() -> None:
