@@ -77,7 +77,7 @@ def test_adam_without_memory_steps_by_the_sign() -> None:
 @each_optimizer
 def test_parameters_are_updated_in_place_each_with_a_state_of_its_own(make: Any) -> None:
     rng = np.random.default_rng(0)
-    params = {"a": rng.normal(size=(2, 3)), "b": rng.normal(size=(1, 3))}
+    params = {"a": rng.normal(size=(2, 3)), "b": rng.normal(size=(4, 1, 2))}
     held = dict(params)
     both = {name: p.copy() for name, p in params.items()}
     alone = {name: p.copy() for name, p in params.items()}
@@ -92,7 +92,7 @@ def test_parameters_are_updated_in_place_each_with_a_state_of_its_own(make: Any)
     for name, p in params.items():
         assert p is held[name]
         assert (p != both[name]).all()
-        np.testing.assert_allclose(p, alone[name], rtol=1e-14)
+        np.testing.assert_array_equal(p, alone[name])
 
 
 @each_optimizer
@@ -301,21 +301,6 @@ def test_an_optimizer_belongs_to_one_set_of_parameters(make: Any) -> None:
     optimizer.step({"w": np.ones(3)}, {"w": np.ones(3)})
     with refuses(ValueError, "params"):
         optimizer.step({"w": np.ones(4)}, {"w": np.ones(4)})
-
-
-@each_optimizer
-def test_parameters_of_several_shapes_move_as_each_alone_would(make: Any) -> None:
-    rng = np.random.default_rng(0)
-    params = {"a": rng.normal(size=(2, 3)), "b": rng.normal(size=(4, 1, 2))}
-    alone = {name: {name: p.copy()} for name, p in params.items()}
-    together, separate = make(), {name: make() for name in params}
-    for _ in range(3):
-        grads = {name: rng.normal(size=p.shape) for name, p in params.items()}
-        together.step(params, grads)
-        for name in params:
-            separate[name].step(alone[name], {name: grads[name]})
-    for name, p in params.items():
-        np.testing.assert_array_equal(p, alone[name][name])
 
 
 def test_one_array_under_two_names_is_refused() -> None:
