@@ -1,4 +1,4 @@
-"""What several tests share: the cells, random cases for them, and how an error is measured."""
+"""What several tests share: the cells and a learner's one, random cases for them, and how an error is measured."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import rnnlab as rl
+from rnnlab.cells.base import outer_products
 
 CELLS: tuple[type[rl.Cell], ...] = (
     rl.RNNCell,
@@ -49,3 +50,27 @@ def relative_error(found: Any, exact: Any) -> float:
 def refuses(error: type[Exception], argument: str) -> Any:
     """A block that must raise this error with a message that names the argument and says what came."""
     return pytest.raises(error, match=rf"(?s)^{re.escape(argument)}: expected .*got ")
+
+
+class MinimalGatedUnit(rl.Cell):
+    """A learner's cell (Zhou et al. 2016), lists for tuples: n = tanh(x W + (f h) W_n), h = (1 - f) h + f n."""
+
+    gate_names = ("open", "candidate")
+
+    def step(self, a: Any, prev: Any) -> Any:
+        (h,) = prev
+        f = rl.ops.sigmoid(a[0] + h @ self.W_h[0])
+        n = np.tanh(a[1] + (f * h) @ self.W_h[1])
+        return [f, n], [(1 - f) * h + f * n], []
+
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        (d_h,), (h,), (f, n) = d_next, prev, gates
+        d_n = d_h * f * (1 - n**2)
+        d_s = d_n @ self.W_h[1].T
+        d_f = (d_h * (n - h) + d_s * h) * f * (1 - f)
+        return [d_f, d_n], [d_h * (1 - f) + d_s * f + d_f @ self.W_h[0].T], []
+
+    def recurrent_grads(self, tape: Any, d_a: Any, d_extras: Any) -> Any:
+        h = tape.states[:-1, 0]
+        W_h = outer_products(h, d_a[:1]), outer_products(tape.gates[0] * h, d_a[1:])
+        return {"W_h": np.concatenate(W_h)}

@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from cases import MinimalGatedUnit
 from zoo import (
     GRU,
     LSTM,
@@ -22,7 +23,6 @@ import rnnlab as rl
 from rnnlab.cells.base import column_sums, outer_products
 from rnnlab.diagnosis.case import CENTRAL, COMPLEX, make_step_case, own_vectors, vector_jacobian
 from rnnlab.diagnosis.terms import Term, Vocabulary, match
-from rnnlab.ops import sigmoid
 
 WRONG = mutant(LSTM, "step_backward", ("d_f = d_c * c * f * (1 - f)", "d_f = d_c * c"))
 
@@ -358,30 +358,6 @@ class KeptParameterRNN(RNN):
     def recurrent_grads(self, tape, d_a, d_extras):
         h = tape.states[:-1, 0]
         return {"W_h": outer_products(h, d_a @ self.U.T), "U": outer_products(h @ self.W_h[0], d_a)[0]}
-
-
-class MinimalGatedUnit(rl.Cell):
-    """One gate (Zhou et al. 2016), used before the product and after it."""
-
-    gate_names = ("forget", "candidate")
-
-    def step(self, a, prev):
-        (h,) = prev
-        f = sigmoid(a[0] + h @ self.W_h[0])
-        n = np.tanh(a[1] + (f * h) @ self.W_h[1])
-        return [f, n], [(1 - f) * h + f * n], []
-
-    def step_backward(self, d_next, prev, gates, extras):
-        (d_h,), (h,), (f, n) = d_next, prev, gates
-        d_n = d_h * f * (1 - n**2)
-        d_s = d_n @ self.W_h[1].T
-        d_f = (d_h * (n - h) + d_s * h) * f * (1 - f)
-        return [d_f, d_n], [d_h * (1 - f) + d_s * f + d_f @ self.W_h[0].T], []
-
-    def recurrent_grads(self, tape, d_a, d_extras):
-        h = tape.states[:-1, 0]
-        W_h = outer_products(h, d_a[:1]), outer_products(tape.gate("forget") * h, d_a[1:])
-        return {"W_h": np.concatenate(W_h)}
 
 
 @pytest.mark.parametrize("base", [VectorPeepholeLSTM, CenteredRNN, KeptParameterRNN, MinimalGatedUnit])

@@ -7,36 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CELLS, random_case, random_cell, refuses, relative_error
+from cases import CELLS, MinimalGatedUnit, random_case, random_cell, refuses, relative_error
 
 import rnnlab as rl
 from rnnlab import lab
 
 STEP = 1e-30
-
-
-class MinimalGatedUnit(rl.Cell):
-    """A learner's cell (Zhou et al. 2016): f = sigmoid(.), n = tanh(x W + (f h) W_n), h = (1 - f) h + f n."""
-
-    gate_names = ("open", "candidate")
-
-    def step(self, a: Any, prev: Any) -> Any:
-        (h,) = prev
-        f = rl.ops.sigmoid(a[0] + h @ self.W_h[0])
-        n = np.tanh(a[1] + (f * h) @ self.W_h[1])
-        return (f, n), ((1 - f) * h + f * n,), ()
-
-    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
-        (d_h,), (h,), (f, n) = d_next, prev, gates
-        d_n = d_h * f * (1 - n**2)
-        d_s = d_n @ self.W_h[1].T
-        d_f = (d_h * (n - h) + d_s * h) * f * (1 - f)
-        return (d_f, d_n), (d_h * (1 - f) + d_s * f + d_f @ self.W_h[0].T,), ()
-
-    def recurrent_grads(self, tape: Any, d_a: Any, d_extras: Any) -> Any:
-        h = tape.states[:-1, 0]
-        inside = (h, tape.gates[0] * h)
-        return {"W_h": np.array([np.einsum("tbi,tbj->ij", left, d) for left, d in zip(inside, d_a, strict=True)])}
 
 
 class LeakyMemory(rl.Cell):
