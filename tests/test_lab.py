@@ -289,6 +289,22 @@ def test_the_error_carousel_alone_carries_when_the_gates_read_nothing() -> None:
     assert not any(norms[gate].any() for gate in cell.gate_names)
 
 
+@pytest.mark.parametrize("powers", [np.zeros(6), np.full(6, -200.0), np.linspace(-200, 200, 6)])
+def test_shares_are_projections_on_the_whole_and_add_up(powers: Any) -> None:
+    """At any size of the gradient, and where it vanishes by 400 powers of ten on its way."""
+    scale = 10.0 ** powers[:, None, None]
+    cell = random_cell(rl.LSTMCell)
+    x, state, d_h, _ = random_case(cell, T=5, B=2)
+    d_h[3:] = 0  # nothing is read after t = 3: there the whole is 0
+    paths = lab.memory_paths(cell, cell.forward(x, state), d_h)
+    scaled = lab.MemoryPaths(paths.total * scale, {name: part * scale for name, part in paths.parts.items()})
+    for name, share in scaled.shares().items():
+        for t in range(4):
+            exact = (paths.parts[name][t] * paths.total[t]).sum() / (paths.total[t] ** 2).sum()
+            assert share[t] == pytest.approx(exact, rel=1e-12, abs=1e-15), (name, t)
+    np.testing.assert_allclose(sum(scaled.shares().values()), [1, 1, 1, 1, 0, 0], rtol=1e-12)
+
+
 # ---- terms of the sum -------------------------------------------------------------------------
 
 
