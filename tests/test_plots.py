@@ -102,6 +102,8 @@ def test_gradient_flow_draws_the_norms_on_a_logarithmic_axis() -> None:
     assert "time step" in ax.get_xlabel()
     assert "norm of dL/dstate" in ax.get_ylabel()
     assert labels_of(ax) == list(norms)
+    named = plots.gradient_flow(norms, quantity="norm of dL/dc", xlabel="steps back")
+    assert (named.get_ylabel(), named.get_xlabel()) == ("norm of dL/dc", "steps back")
 
 
 def test_relative_flow_is_divided_by_the_last_value_above_zero_and_a_zero_leaves_a_gap() -> None:
