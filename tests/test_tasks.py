@@ -267,6 +267,16 @@ def test_bad_text_is_refused(error: type[Exception], name: str, arguments: dict[
         tasks.char_text(**good | arguments)
 
 
+@pytest.mark.parametrize(("T", "batch_size"), [(7, 4), (3, 8)])
+def test_a_text_has_one_batch_to_train_on_and_two_characters_to_test(T: int, batch_size: int) -> None:
+    text = "abcdefghij"
+    task = tasks.char_text(text, T=T, batch_size=batch_size, test_share=0.2)
+    assert (task.decode(task.train), task.decode(task.test)) == (text[:8], text[8:])
+    for test_share in (0.3, 0.1):  # 7 and 3 characters, 9 and 1
+        with refuses(ValueError, "text"):
+            tasks.char_text(text, T=T, batch_size=batch_size, test_share=test_share)
+
+
 def test_what_is_not_in_the_alphabet_is_refused() -> None:
     task = tasks.char_text(ALPHABET_TEXT, T=7, batch_size=4)
     no_text: Any = 5
