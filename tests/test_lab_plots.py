@@ -117,7 +117,10 @@ def test_ratios_and_rates_are_the_loggers() -> None:
 def test_a_gate_keeps_its_colour_and_a_parameter_its_dash() -> None:
     logger = logger_of(4, 6)
     blocks = ["W_h[forget]", "W_h[input]", "W_x[forget]"]
-    lines = plots.parameter_norms(logger, blocks).lines
+    ax = plots.parameter_norms(logger, blocks)
+    lines = ax.lines
+    assert ax.get_yscale() == "log"
+    assert [text.get_text() for text in ax.texts] == blocks
     np.testing.assert_array_equal(lines[2].get_ydata(), logger.param_norms("W_x[forget]"))
     assert lines[0].get_color() == lines[2].get_color() != lines[1].get_color()
     assert lines[0].get_linestyle() == lines[1].get_linestyle() != lines[2].get_linestyle()
@@ -148,11 +151,14 @@ def test_stacked_shares_end_at_one() -> None:
 
 def test_distances_and_truncation_draw_their_numbers() -> None:
     terms = lab.distance_terms(*recorded(rl.RNNCell))
-    drawn = plots.distance_terms({"RNN": terms}, "W_x[candidate]").lines[0].get_ydata()
-    np.testing.assert_array_equal(drawn, terms.norms["W_x[candidate]"])
+    ax = plots.distance_terms({"RNN": terms}, "W_x[candidate]")
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), terms.norms["W_x[candidate]"])
+    assert ax.get_yscale() == "log"
     result = lab.truncation(*model())
     for quantity, values in (("relative error", result.relative_error["all"]), ("angle", result.angle())):
-        x, y = plots.truncation({"GRU": result}, quantity=quantity).lines[0].get_data()
+        ax = plots.truncation({"GRU": result}, quantity=quantity)
+        assert ("degrees" in ax.get_ylabel()) == (quantity == "angle")
+        x, y = ax.lines[0].get_data()
         np.testing.assert_array_equal(x, result.lengths)
         np.testing.assert_array_equal(y, values)
 
@@ -166,6 +172,8 @@ def test_singular_values_stand_in_powers_of_ten_beside_bound_and_gates() -> None
     for label, values in (("largest = norm", decay.log_norm), ("bound max|φ'| |W|", decay.log_bound)):
         np.testing.assert_allclose(drawn[label].get_ydata(), values[:, 1] / np.log(10))
     assert len(ax.lines) == 4 + 2
+    for line, values in zip(ax.lines, decay.log_singular_values[:, 1].T, strict=False):
+        np.testing.assert_allclose(line.get_ydata(), values / np.log(10))
     cell, tape, _ = recorded(rl.GRUCell)
     kept = lab.jacobian_decay(cell, tape).log_gate_product
     assert kept is not None

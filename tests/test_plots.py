@@ -111,6 +111,7 @@ def test_relative_flow_is_divided_by_the_last_value_above_zero_and_a_zero_leaves
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.25, 0.5, 1.0])
     np.testing.assert_array_equal(ax.lines[1].get_ydata(), [0.2, np.nan, 1.0, np.nan])
     assert "divided by its last value" in ax.get_ylabel()
+    assert "divided by its last value" not in plots.gradient_flow({"RNN": [1.0, 2.0]}).get_ylabel()
 
 
 @pytest.mark.parametrize(
