@@ -52,6 +52,11 @@ def test_complex_step_gives_the_derivative(function: object, derivative: object)
 
 def test_relu_keeps_the_positive_part_and_nan() -> None:
     np.testing.assert_array_equal(ops.relu(np.array([-2.0, 0.0, 3.0, np.nan])), [0, 0, 3, np.nan])
+    np.testing.assert_array_equal(ops.relu(np.array([-2 + 1j, 1j, 3 + 1j])), [0, 0, 3 + 1j])
+
+
+def test_a_complex_sigmoid_is_finite_where_exp_is_not() -> None:
+    np.testing.assert_array_equal(ops.sigmoid(np.array([-1e3, 1e3]) + 1e-30j), [0, 1])
 
 
 def test_softmax_equals_the_scalar_definition_and_adds_to_one() -> None:
