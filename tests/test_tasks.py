@@ -51,6 +51,8 @@ def test_x_y_and_mask_fit_the_model_that_the_task_names(make: Any, T: int) -> No
     model = rl.SequenceModel(rl.GRUCell(task.input_size, 3, rng=0), rl.Dense(3, task.output_size, rng=1), task.loss)
     result = model.loss_and_grads(batch)
     assert math.isfinite(result.loss)
+    sizes = {tasks.adding: (2, 1), tasks.movie: (5, 4), tasks.temporal_order: (6, 4)}
+    assert (task.input_size, task.output_size) == sizes[make]
     assert (batch.mask == (np.arange(T) == T - 1)[:, None]).all()  # the answer is read at the last step
     assert not batch.y[:-1].any()
 
@@ -89,6 +91,17 @@ def test_score_and_solved_know_the_perfect_and_the_ignorant(make: Any) -> None:
     assert task.chance == pytest.approx(1 / 6 if regression else 0.25)
     assert abs(score - task.chance) < 5 * (0.0088 if regression else math.sqrt(0.25 * 0.75 / 500))
     assert not task.solved(score)
+
+
+def test_defaults_are_those_of_the_signatures() -> None:
+    for make in TASKS:
+        assert_same(make(10).batch(3), make(10, 32, 0).batch(3))
+    found, expected = (
+        tasks.char_text(ALPHABET_TEXT),
+        tasks.char_text(ALPHABET_TEXT, T=64, batch_size=32, test_share=0.1),
+    )
+    np.testing.assert_array_equal(found.batch(3).x, expected.batch(3).x)
+    np.testing.assert_array_equal(found.test, expected.test)
 
 
 def test_what_counts_as_solved() -> None:
