@@ -492,6 +492,8 @@ def test_input_gradient_norms_agree_with_complex_step() -> None:
 def test_shaded_text_is_plain_html_with_one_span_a_character() -> None:
     text = lab.ShadedText("<b>&\nx", np.log(10) * np.array([0.0, -1, -2, -3, -np.inf, -9]), decades=2, caption="<i>")
     np.testing.assert_allclose(text.shades, [1, 0.5, 0, 0, 0, 0], atol=1e-15)
+    lower = lab.ShadedText(text.text, text.log_values - 500, decades=2)
+    np.testing.assert_allclose(lower.shades, text.shades, atol=1e-12)
     html = text._repr_html_()
     assert html.count("<span") == 6
     assert "&lt;i&gt;" in html
@@ -623,6 +625,8 @@ def test_models_results_and_lengths_are_checked() -> None:
         (TypeError, "model", lambda: lab.truncation(cell, batch)),
         (TypeError, "model", lambda: lab.input_gradient_norms(cell, batch)),
         (TypeError, "batch", lambda: lab.input_gradient_norms(model, batch.x)),
+        (ValueError, "x", lambda: lab.input_gradient_norms(model, replace(batch, x=np.full((5, 2), 3)))),
+        (ValueError, "x", lambda: lab.input_gradient_norms(model, replace(batch, x=np.full((5, 2), -1)))),
         (TypeError, "result", lambda: lab.output_gradients(model, batch, batch)),
         (TypeError, "lengths", lambda: lab.truncation(model, batch, 3)),
         (ValueError, "lengths", lambda: lab.truncation(model, batch, [])),
