@@ -62,24 +62,18 @@ def test_all_networks_of_a_task_have_about_as_many_parameters(task: str) -> None
     assert max(sizes.values()) < 6000
 
 
-def test_ungated_networks_get_the_search_and_everybody_the_same_steps(counted: list[Training]) -> None:
+def test_every_network_gets_the_same_search_and_the_same_steps(counted: list[Training]) -> None:
     base = replace(TINY, evaluate_every=6)
     rows = compare("search", ("LSTM chrono", "RNN default"), base, 3, Runner())
     assert {run.steps for run in counted} == {6}
-    lstm = {(run.lr, run.seed) for run in counted if run.network.cell == "LSTM"}
-    rnn = {(run.lr, run.seed) for run in counted if run.network.cell == "RNN"}
-    best = rows[1].lr
-    assert lstm == {(0.01, 0), (0.01, 1), (0.01, 2)}
-    assert rnn == {(lr, seed) for lr in RATES for seed in (0, 1)} | {(best, 2)}
-    assert len(counted) == len(lstm) + len(rnn)
-    scores = {lr: np.mean([Training.execute(run)["score"] for run in same_rate(counted, lr)[:2]]) for lr in RATES}
-    assert best == min(scores, key=lambda lr: scores[lr])
-    assert len(rows[1].outcomes) == 3
-    assert len(rows[1].tried) == 9
-
-
-def same_rate(runs: list[Training], lr: float) -> list[Training]:
-    return [run for run in runs if run.network.cell == "RNN" and run.lr == lr]
+    assert len(counted) == 2 * (len(RATES) * 2 + 1)
+    for row, cell in zip(rows, ("LSTM", "RNN"), strict=True):
+        runs = [run for run in counted if run.network.cell == cell]
+        assert {(run.lr, run.seed) for run in runs} == {(lr, seed) for lr in RATES for seed in (0, 1)} | {(row.lr, 2)}
+        found = {(run.lr, run.seed): Training.execute(run)["score"] for run in runs}
+        assert row.lr == min(RATES, key=lambda lr: found[lr, 0] + found[lr, 1])
+        assert len(row.outcomes) == 3
+        assert len(row.tried) == len(runs)
 
 
 def test_every_experiment_has_its_settings_in_its_signature_and_a_description() -> None:
@@ -388,8 +382,8 @@ def test_the_table_tells_steps_from_scores(monkeypatch: pytest.MonkeyPatch) -> N
     result = experiments.adding(3)
     cells = {line[0]: line for line in result.cells}
     assert list(cells) == list(ADDING)
-    assert cells["GRU chrono"][1:] == ("4500", ".01", "3 of 3", "300 300 300", "3 of 3", ".005 - .005", "2.0")
-    assert cells["RNN default"][2:7] == (".01", "0 of 3", "(.16) (.16) (.16)", "0 of 9", ".16 - .17")
+    assert cells["GRU chrono"][1:] == ("4500", ".03", "3 of 3", "300 300 300", "11 of 11", ".005 - .005", "2.0")
+    assert cells["RNN default"][2:7] == (".03", "0 of 3", "(.14) (.14) (.14)", "0 of 11", ".14 - .17")
     assert result.points["GRU chrono"] == [(300, True)] * 3
     assert result.points["RNN default"] == [(1500, False)] * 3
 
