@@ -61,10 +61,15 @@ class Task(BatchStream):
         return self.draw(np.random.default_rng([self.seed, EVALUATION]), self.T, positive_int("size", size))
 
     def score(self, model: SequenceModel, size: int = 500) -> float:
-        """On the evaluation batch: mean squared error (adding), or the share of right answers (the others)."""
+        """On the evaluation batch: mean squared error (adding), or the share of right answers (the others).
+
+        Raises ValueError for a model with another number of inputs or outputs than the task's.
+        """
         check_model(model)
         batch = self.evaluation(size)
         outputs = model.predict(batch.x)[0][-1]  # both kinds of answer stand at the last step
+        if outputs.shape[-1] != self.output_size:
+            raise ValueError(f"model: expected {self.output_size} outputs, got {outputs.shape[-1]}")
         if self.loss is mean_squared_error:
             return float(((outputs - batch.y[-1]) ** 2).mean())
         return float((outputs.argmax(axis=-1) == batch.y[-1]).mean())

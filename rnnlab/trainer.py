@@ -69,7 +69,7 @@ class Trainer:
         `batches` is a task, which goes on at the batch of this trainer's step number, or any other
         iterable of `Batch`. `progress` is a label for a progress bar (needs tqdm: the extra
         "lesson"). Raises ValueError where the batches end too soon, and as `loss_and_grads` does;
-        the parameters are then those of the last complete step.
+        the parameters are then those of the last complete step. TypeError for a label that is no string.
         """
         steps = positive_int("steps", steps)
         if not isinstance(batches, Iterable):
@@ -117,6 +117,8 @@ def progress_bar(batches: Iterator[Batch], total: int, label: str | None) -> Ite
     """The same batches behind a tqdm bar; without a label, the batches alone."""
     if label is None:
         return batches
+    if not isinstance(label, str):
+        raise TypeError(f"progress: expected a label, got {describe(label)}")
     from tqdm import tqdm  # not a run-time dependency
 
     ipython = sys.modules.get("IPython")

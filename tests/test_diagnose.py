@@ -170,6 +170,21 @@ def test_a_step_backward_that_nobody_calls_is_not_blamed() -> None:
     assert rl.diagnose(wrong(3, 4, rng=0)).ok
 
 
+def test_a_path_without_any_effect_is_not_lost() -> None:
+    class Mute(rl.LSTMCell):
+        """Its h is always 0."""
+
+        def step(self, a, prev):
+            gates, (h, c), extras = super().step(a, prev)
+            return gates, (0 * h, c), extras
+
+        def step_backward(self, d_next, prev, gates, extras):
+            return super().step_backward((0 * d_next[0], d_next[1]), prev, gates, extras)
+
+    rl.check_gradients(Mute(3, 4, rng=0))
+    assert not rl.diagnose(Mute(3, 4, rng=0)).findings
+
+
 def test_an_own_loop_around_a_wrong_step_is_not_blamed_besides() -> None:
     wrong = mutant(RNNByHand, "step_backward", (" * (1 - h * h)", ""))
     (finding,) = rl.diagnose(wrong(3, 4, rng=0)).findings

@@ -93,6 +93,15 @@ def test_score_and_solved_know_the_perfect_and_the_ignorant(make: Any) -> None:
     assert not task.solved(score)
 
 
+@each_task
+def test_a_model_with_other_outputs_gets_no_score(make: Any) -> None:
+    """One answer too many would broadcast against the target, and give a number."""
+    task = make(20)
+    model = rl.SequenceModel(rl.RNNCell(task.input_size, 3, rng=0), rl.Dense(3, task.output_size + 1, rng=0), task.loss)
+    with pytest.raises(ValueError, match=f"^model: expected {task.output_size} outputs, got {task.output_size + 1}$"):
+        task.score(model)
+
+
 def test_defaults_are_those_of_the_signatures() -> None:
     for make in TASKS:
         assert_same(make(10).batch(3), make(10, 32, 0).batch(3))

@@ -278,6 +278,13 @@ def test_numbers_are_neither_batches_nor_callbacks() -> None:
             rl.Trainer(model, rl.SGD(0.1)).fit(batches, 1)
 
 
+def test_progress_is_a_label() -> None:
+    model, task = adder()
+    number: Any = True
+    with pytest.raises(TypeError, match=r"^progress: expected a label, got "):
+        rl.Trainer(model, rl.SGD(0.1)).fit(task, 4, progress=number)
+
+
 def test_progress_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tqdm", reason="progress bars need the extra 'lesson'")
     model, task = adder()

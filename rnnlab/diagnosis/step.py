@@ -385,7 +385,8 @@ def _to_findings(case: StepCase, wrong: list[Wrong], claimed_a: Array, claimed_p
     findings: list[Finding] = []
     names = [f"dL/d{s}" for s in cell.state_names]
     for p, path in enumerate(names):
-        if not np.abs(claimed_a[p]).max() and not np.abs(claimed_prev[p]).max():
+        lost = any(w.path == path for w in wrong)
+        if lost and not np.abs(claimed_a[p]).max() and not np.abs(claimed_prev[p]).max():
             wrong = [w for w in wrong if w.path != path]
             told = f"Nothing of {path} is used: this incoming path ({path} of the next step) is lost."
             findings.append(Finding(("d_a", "d_prev"), (path,), "lost path", told, 0.0))
