@@ -65,15 +65,16 @@ def test_all_networks_of_a_task_have_about_as_many_parameters(task: str) -> None
 def test_every_network_gets_the_same_search_and_the_same_steps(counted: list[Training]) -> None:
     base = replace(TINY, evaluate_every=6)
     rows = compare("search", ("LSTM chrono", "RNN default"), base, 3, Runner())
-    assert {run.steps for run in counted} == {6}
-    assert len(counted) == 2 * (len(RATES) * 2 + 1)
+    ran = tuple(counted)
+    assert {run.steps for run in ran} == {6}
     for row, cell in zip(rows, ("LSTM", "RNN"), strict=True):
-        runs = [run for run in counted if run.network.cell == cell]
-        assert {(run.lr, run.seed) for run in runs} == {(lr, seed) for lr in RATES for seed in (0, 1)} | {(row.lr, 2)}
-        found = {(run.lr, run.seed): Training.execute(run)["score"] for run in runs}
-        assert row.lr == min(RATES, key=lambda lr: found[lr, 0] + found[lr, 1])
+        error = {(run.lr, run.seed): Training.execute(run)["score"] for run in ran if run.network.cell == cell}
+        first, second = sorted(RATES, key=lambda lr: error[lr, 0])[:2]
+        assert row.lr == min((first, second), key=lambda lr: error[lr, 0] + error[lr, 1])
+        assert error.keys() == {(lr, 0) for lr in RATES} | {(first, 1), (second, 1), (row.lr, 2)}
         assert len(row.outcomes) == 3
-        assert len(row.tried) == len(runs)
+        assert len(row.tried) == len(error)
+    assert len(ran) == 2 * 7  # no run twice
 
 
 def test_every_experiment_has_its_settings_in_its_signature_and_a_description() -> None:
@@ -382,8 +383,8 @@ def test_the_table_tells_steps_from_scores(monkeypatch: pytest.MonkeyPatch) -> N
     result = experiments.adding(3)
     cells = {line[0]: line for line in result.cells}
     assert list(cells) == list(ADDING)
-    assert cells["GRU chrono"][1:] == ("4500", ".03", "3 of 3", "300 300 300", "11 of 11", ".005 - .005", "2.0")
-    assert cells["RNN default"][2:7] == (".03", "0 of 3", "(.14) (.14) (.14)", "0 of 11", ".14 - .17")
+    assert cells["GRU chrono"][1:] == ("4500", ".03", "3 of 3", "300 300 300", "7 of 7", ".005 - .005", "2.0")
+    assert cells["RNN default"][2:7] == (".03", "0 of 3", "(.14) (.14) (.14)", "0 of 7", ".14 - .169")
     assert result.points["GRU chrono"] == [(300, True)] * 3
     assert result.points["RNN default"] == [(1500, False)] * 3
 
