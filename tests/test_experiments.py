@@ -20,7 +20,7 @@ from matplotlib import pyplot as plt
 from rnnlab import experiments, plots, tasks
 from rnnlab.experiments import EXPERIMENTS, GradientFlow, Network, Result, Runner, Training, spearman
 from rnnlab.experiments.__main__ import main
-from rnnlab.experiments.catalogue import ADDING, NETWORKS, RATES, UNGATED, compare
+from rnnlab.experiments.catalogue import ADDING, NETWORKS, RATES, UNGATED, compare, quality
 from rnnlab.experiments.results import number
 from rnnlab.experiments.runs import TASKS, Run, gradient_ratios
 
@@ -75,6 +75,17 @@ def test_every_network_gets_the_same_search_and_the_same_steps(counted: list[Tra
         assert len(row.outcomes) == 3
         assert len(row.tried) == len(error)
     assert len(ran) == 2 * 7  # no run twice
+
+
+@pytest.mark.parametrize("task", ["adding", "temporal order"])
+def test_a_rate_that_diverges_is_worse_than_one_that_fails(task: str) -> None:
+    base = replace(TINY, task=task, steps=100)
+    diverged = {"solved_at": None, "steps": 1, "score": None}
+    failed = {"solved_at": None, "steps": 100, "score": 0.5}
+    late, soon = failed | {"solved_at": 100}, failed | {"solved_at": 50, "steps": 50}
+    order = [quality(base, [outcome, failed]) for outcome in (diverged, failed, late, soon)]
+    assert order == sorted(order)
+    assert len(set(order)) == 4
 
 
 def test_every_experiment_has_its_settings_in_its_signature_and_a_description() -> None:
@@ -553,9 +564,11 @@ def test_the_command_line_refuses_what_it_does_not_know(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("folder", ["file", "file/below"])
+@pytest.mark.parametrize("folder", ["file", "file/below", "taken"])
 def test_a_file_is_no_folder(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("mine")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "runs").write_text("mine")
     with pytest.raises(SystemExit) as stopped:
         main(["movie", "--seeds", "1", "--steps", "1", "--folder", str(tmp_path / folder)])
     assert stopped.value.code == 2

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown:
             parser.error(f"{name} has no --{', --'.join(sorted(unknown))}")
     try:
-        chosen.folder.mkdir(parents=True, exist_ok=True)
+        (chosen.folder / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         parser.error(f"argument --folder: expected a folder to write in, got {str(chosen.folder)!r} ({error})")
     runner = Runner(chosen.folder, jobs=chosen.jobs, progress=not chosen.quiet)

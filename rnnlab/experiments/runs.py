@@ -132,7 +132,7 @@ class Training(Run):
     """Train on fresh batches until the task is solved or the steps are used up.
 
     Every `evaluate_every` steps the model is scored on `evaluate_on` sequences that are always the same;
-    where these say solved, `confirm_on` decide, and the final score is theirs too.
+    where these say solved, `confirm_on` others decide, and the final score is theirs too.
     """
 
     outcome_names = (
@@ -156,7 +156,7 @@ class Training(Run):
     batch_size: int = 32
     evaluate_every: int = 50
     evaluate_on: int = 500
-    confirm_on: int = 500
+    confirm_on: int = 2000
     dtype: str = "float32"
 
     def execute(self) -> Outcome:
