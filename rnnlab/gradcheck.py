@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -275,7 +276,8 @@ def _methods_agree(loss: Callable[[Array], Any], at: Array, size: float, rng: np
     direction = rng.normal(size=at.shape)
     central = _derivative(loss, at, direction, "central differences", size)
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
             exact = _derivative(loss, at, direction, "complex step")
     except (TypeError, ValueError, FloatingPointError, np.exceptions.ComplexWarning):
         return False

@@ -259,14 +259,14 @@ class GradientNormLogger:
 
 def entry_of(argument: str, entries: Mapping[str, Entry], name: str) -> Entry:
     """`entries[name]`; KeyError that names the argument and what there is for any other name."""
-    if name not in entries:
+    if not isinstance(name, str) or name not in entries:
         raise KeyError(f"{argument}: expected one of {tuple(entries)}, got {name!r}")
     return entries[name]
 
 
 def _of_layer(layers: Sequence[Entry], layer: int) -> Entry:
     """`layers[layer]`; IndexError that says how many there are."""
-    if layer not in range(-len(layers), len(layers)):
+    if not isinstance(layer, int | np.integer) or layer not in range(-len(layers), len(layers)):
         raise IndexError(f"layer: expected one of {len(layers)} recorded layers, got {layer!r}")
     return layers[layer]
 

@@ -79,6 +79,7 @@ def loss_curves(
     `baselines` dashed horizontals, such as chance. `log` needs losses above 0. Raises TypeError or
     ValueError for curves that are empty, not finite or shorter than `smooth`.
     """
+    _check_kind("ylabel", ylabel, str)
     smooth, curves = positive_int("smooth", smooth), _curves("histories", histories, positive=log)
     _check_kind("baselines", {} if baselines is None else baselines, Mapping)
     references = _curves("baselines", {k: [v] for k, v in baselines.items()}, positive=log) if baselines else {}
@@ -116,6 +117,8 @@ def gradient_flow(
     curves part, and the scale at the right, where backpropagation begins. Raises TypeError or ValueError
     for norms that are empty, negative, not finite or all 0.
     """
+    _check_kind("quantity", quantity, str)
+    _check_kind("xlabel", xlabel, str)
     curves = _curves("norms", norms)
     for label, curve in curves.items():
         if (curve < 0).any() or not curve.any():

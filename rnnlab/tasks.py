@@ -65,11 +65,9 @@ class Task(BatchStream):
 
         Raises ValueError for a model with another number of inputs or outputs than the task's.
         """
-        check_model(model)
+        _check_sizes(model, self.input_size, self.output_size)
         batch = self.evaluation(size)
         outputs = model.predict(batch.x)[0][-1]  # both kinds of answer stand at the last step
-        if outputs.shape[-1] != self.output_size:
-            raise ValueError(f"model: expected {self.output_size} outputs, got {outputs.shape[-1]}")
         if self.loss is mean_squared_error:
             return float(((outputs - batch.y[-1]) ** 2).mean())
         return float((outputs.argmax(axis=-1) == batch.y[-1]).mean())
@@ -77,6 +75,13 @@ class Task(BatchStream):
     def solved(self, score: float) -> bool:
         """Whether this score counts as solved: an error below, or a share of at least, `solved_at`."""
         return score < self.solved_at if self.loss is mean_squared_error else score >= self.solved_at
+
+
+def _check_sizes(model: SequenceModel, inputs: int, outputs: int) -> None:
+    """TypeError for what is no model, ValueError for one of other sizes: one output too many would broadcast."""
+    check_model(model)
+    if (model.cells[0].input_size, model.readout.output_size) != (inputs, outputs):
+        raise ValueError(f"model: expected {inputs} inputs and {outputs} outputs, got {model}")
 
 
 def adding(T: int, batch_size: int = 32, seed: int = 0) -> Task:
@@ -213,15 +218,10 @@ class CharText(BatchStream):
 
     def bits_per_character(self, model: SequenceModel) -> float:
         """Mean of -log2 p(next character) over the test text, read once from a zero state."""
-        self._check_size(model)
+        _check_sizes(model, self.size, self.size)
         outputs, _ = model.predict(self.test[:-1, None])
         loss, _ = softmax_cross_entropy(outputs, self.test[1:, None])
         return float(loss / np.log(2))
-
-    def _check_size(self, model: SequenceModel) -> None:
-        check_model(model)
-        if (model.cells[0].input_size, model.readout.output_size) != (self.size, self.size):
-            raise ValueError(f"model: expected {self.size} inputs and outputs, one a character, got {model}")
 
     def sample(
         self,
@@ -235,7 +235,7 @@ class CharText(BatchStream):
         """`length` characters that the model writes after the prompt, drawn from softmax(outputs / temperature)."""
         temperature, length = positive_float("temperature", temperature), positive_int("length", length)
         rng = generator(rng)
-        self._check_size(model)
+        _check_sizes(model, self.size, self.size)
         if not isinstance(prompt, str) or not prompt:
             raise ValueError(f"prompt: expected a text of at least one character, got {describe(prompt)}")
         x, state, written = self.encode(prompt)[:, None], None, []

@@ -243,6 +243,12 @@ def test_an_exception_at_a_later_call_is_told_as_such() -> None:
     assert "a later call of step_backward raises RuntimeError: spent" in finding.sentence
 
 
+def test_an_exception_without_a_message_is_told_by_its_kind() -> None:
+    cell = mutant(LSTM, "step_backward", ("d_o = d_h * u", "raise KeyError\n    d_o = d_h * u"))
+    (finding,) = rl.diagnose(cell(3, 4, rng=0)).findings
+    assert finding.sentence == "step_backward raises KeyError."
+
+
 def test_a_missing_step_backward_is_told() -> None:
     cell = type("Unfinished", (rl.Cell,), {"gate_names": ("candidate",), "step": rl.RNNCell.step, "activation": "tanh"})
     (finding,) = rl.diagnose(cell(3, 4, rng=0)).findings

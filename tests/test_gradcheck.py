@@ -392,6 +392,13 @@ def test_a_forward_pass_that_is_not_analytic_goes_to_central_differences(
             assert caught.value.array == place[0]
 
 
+def test_trying_complex_numbers_says_nothing_to_the_learner() -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        rl.check_gradients(RealBufferRNN(3, 4, rng=0))
+    assert not heard
+
+
 @each_cell
 def test_both_methods_agree(cell_class: type[rl.Cell]) -> None:
     cell = cell_class(3, 3, rng=0)

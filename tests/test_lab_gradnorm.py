@@ -309,9 +309,12 @@ def test_names_and_layers_that_were_not_recorded_are_told_what_was() -> None:
         logger.norms("c")
     with pytest.raises(KeyError, match=r"block: expected one of \(.*'W_h\[reset\]'.*\), got 'W_h'"):
         logger.param_norms("W_h")
+    nameless: Any = ["h"]
+    with pytest.raises(KeyError, match=r"state: expected one of \('h',\), got \['h'\]"):
+        logger.norms(nameless)
     for read in (lambda n: logger.norms("h", n), lambda n: logger.param_norms("b_hn", n), logger.layer_norms):
         read(0)
         read(-1)
-        for layer in (1, -2):
+        for layer in (1, -2, 0.0, "0"):
             with refuses(IndexError, "layer"):
                 read(layer)

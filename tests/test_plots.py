@@ -79,6 +79,7 @@ def test_baselines_are_dashed_horizontals_over_all_steps() -> None:
         ({"histories": {"a": [1.0, 0.0]}, "log": True}, ValueError, r"histories\['a'\]: expected numbers above 0"),
         ({"histories": {"a": [1.0]}, "baselines": {"b": -1}, "log": True}, ValueError, r"baselines\['b'\]: expected"),
         ({"histories": {"a": [1.0]}, "ax": 3}, TypeError, "ax: expected matplotlib axes or None, got int 3"),
+        ({"histories": {"a": [1.0]}, "ylabel": None}, TypeError, "ylabel: expected a str, got None"),
     ],
 )
 def test_loss_curves_refuse_bad_input_before_a_figure_is_made(
@@ -112,6 +113,13 @@ def test_relative_flow_is_divided_by_the_last_value_above_zero_and_a_zero_leaves
     np.testing.assert_array_equal(ax.lines[1].get_ydata(), [0.2, np.nan, 1.0, np.nan])
     assert "divided by its last value" in ax.get_ylabel()
     assert "divided by its last value" not in plots.gradient_flow({"RNN": [1.0, 2.0]}).get_ylabel()
+
+
+@pytest.mark.parametrize("argument", ["quantity", "xlabel"])
+def test_an_axis_label_is_a_string(argument: str) -> None:
+    with pytest.raises(TypeError, match=f"^{argument}: expected a str, got int 3"):
+        plots.gradient_flow({"a": [1.0]}, **{argument: 3})
+    assert not plt.get_fignums()
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ def test_the_evaluation_batch_is_fixed_and_no_training_batch(make: Any) -> None:
 class Oracle(rl.SequenceModel):
     """Answers what it is told; for classes as logits."""
 
-    def __init__(self, answer: Any) -> None:
+    def __init__(self, task: tasks.Task, answer: Any) -> None:
+        super().__init__(rl.RNNCell(task.input_size, 1, rng=0), rl.Dense(1, task.output_size, rng=0), task.loss)
         self.answer = answer
 
     def predict(self, x: Any, state: Any = None) -> Any:
@@ -83,10 +84,10 @@ def test_score_and_solved_know_the_perfect_and_the_ignorant(make: Any) -> None:
     y = task.evaluation().y
     regression = task.loss is rl.mean_squared_error
     right = y if regression else np.eye(4)[y]
-    assert task.score(Oracle(right)) == (0 if regression else 1)
-    assert task.solved(task.score(Oracle(right)))
+    assert task.score(Oracle(task, right)) == (0 if regression else 1)
+    assert task.solved(task.score(Oracle(task, right)))
     ignorant = np.ones_like(y) if regression else np.eye(4)[np.ones_like(y)]
-    score = task.score(Oracle(ignorant))
+    score = task.score(Oracle(task, ignorant))
     # one answer for all: the variance of the sum of two uniform numbers (standard error .0088 at 500), or a quarter
     assert task.chance == pytest.approx(1 / 6 if regression else 0.25)
     assert abs(score - task.chance) < 5 * (0.0088 if regression else math.sqrt(0.25 * 0.75 / 500))
@@ -94,12 +95,14 @@ def test_score_and_solved_know_the_perfect_and_the_ignorant(make: Any) -> None:
 
 
 @each_task
-def test_a_model_with_other_outputs_gets_no_score(make: Any) -> None:
+def test_a_model_of_other_sizes_gets_no_score(make: Any) -> None:
     """One answer too many would broadcast against the target, and give a number."""
     task = make(20)
-    model = rl.SequenceModel(rl.RNNCell(task.input_size, 3, rng=0), rl.Dense(3, task.output_size + 1, rng=0), task.loss)
-    with pytest.raises(ValueError, match=f"^model: expected {task.output_size} outputs, got {task.output_size + 1}$"):
-        task.score(model)
+    D, O = task.input_size, task.output_size  # noqa: E741 - O is the shape letter
+    for inputs, outputs in ((D, O + 1), (D + 1, O)):
+        model = rl.SequenceModel(rl.RNNCell(inputs, 3, rng=0), rl.Dense(3, outputs, rng=0), task.loss)
+        with pytest.raises(ValueError, match=f"^model: expected {D} inputs and {O} outputs, got SequenceModel"):
+            task.score(model)
 
 
 def test_defaults_are_those_of_the_signatures() -> None:

@@ -90,7 +90,8 @@ def raised(what: str, error: Exception) -> Finding:
     told = str(error)
     if isinstance(error, ValueError) and "should be" in told:
         return Finding((told.split()[0].rstrip(":"),), (), "wrong shape", f"{told}.", 0.0)
-    return Finding((what,), (), "exception", f"{what} raises {type(error).__name__}: {told.rstrip('. ')}.", 0.0)
+    message = ": ".join(filter(None, (type(error).__name__, told.rstrip(". "))))
+    return Finding((what,), (), "exception", f"{what} raises {message}.", 0.0)
 
 
 def modified(what: str, names: Sequence[str]) -> Finding:
