@@ -289,7 +289,7 @@ def ngram_bits(train: Array, test: Array, n: int) -> float:
         p(c | context) = (count(context, c) + distinct(context) p(c | shorter context))
                          / (count(context) + distinct(context))
 
-    from the uniform distribution over all characters upwards. A baseline: Kneser-Ney smoothing (1995) does better.
+    from the uniform distribution over all characters upwards. Not the strongest: Kneser & Ney (1995) smooth better.
     """
     n = positive_int("n", n)
     train = label_array("train", train, (("N", None),), np.iinfo(np.int64).max).astype(np.int64)

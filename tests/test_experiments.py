@@ -300,11 +300,6 @@ def test_a_damaged_result_is_reported_and_computed_again(damage: str, tmp_path: 
     assert len(counted) == 2
 
 
-@pytest.mark.parametrize("run", [TINY, GradientFlow(TINY.network, 0, T=10)], ids=lambda run: type(run).__name__)
-def test_a_run_lists_all_that_it_finds(run: Run) -> None:
-    assert set(run.execute()) == set(run.outcome_names)
-
-
 def test_a_write_that_fails_leaves_the_folder_without_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError("no space left on device")

@@ -257,7 +257,8 @@ def test_every_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
         {"params/0/b": np.ones(99)},
         {"strange": np.ones(3)},
     ):
-        np.savez(path, **(arrays | wrong))  # type: ignore[arg-type]
+        changed: dict[str, Any] = arrays | wrong
+        np.savez(path, **changed)
         with refuses(ValueError, "path"):
             rl.GradientNormLogger.load(path)
     np.save(tmp_path / "array.npy", np.ones(3))

@@ -230,11 +230,11 @@ class Cell:
 
     def back(self, d_a: Arrays) -> Array:
         """sum_k d_a[k] W_h[k]^T, (B, H): what the K gates send back to h_{t-1}."""
+        if len(d_a) != len(self.gate_names):
+            raise ValueError(f"back: expected a tuple of {len(self.gate_names)} arrays (B, H), got {describe(d_a)}")
         transposed = self._W_h_transposed
         if transposed is None:
             transposed = stacked_transpose(self.W_h)
-        if len(d_a) != len(self.gate_names):
-            raise ValueError(f"back: expected a tuple of {len(self.gate_names)} arrays (B, H), got {describe(d_a)}")
         return np.concatenate(tuple(d_a), axis=1) @ transposed
 
     # ---- the two time loops -------------------------------------------------------------------
@@ -354,6 +354,7 @@ class Cell:
         return grads
 
     def _recurrent_grads(self, tape: Tape, d_a: Array, d_extras: Array) -> dict[str, Array]:
+        """The cell's own `recurrent_grads`; TypeError or ValueError where one of `step`'s parameters has none."""
         grads = self.recurrent_grads(tape, d_a, d_extras)
         if not isinstance(grads, Mapping):
             raise TypeError(f"recurrent_grads: expected a dict of gradients, got {describe(grads)}")

@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from time import process_time
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -82,9 +82,8 @@ class Network:
 
 @dataclass(frozen=True)
 class Run(ABC):
-    """Settings, with a key that is theirs alone; `execute` computes the numbers, under the names `outcome_names`."""
+    """Settings, with a key that is theirs alone; `execute` computes the numbers."""
 
-    outcome_names: ClassVar[tuple[str, ...]] = ()
     network: Network
     seed: int
 
@@ -111,7 +110,6 @@ class Run(ABC):
 class GradientFlow(Run):
     """An untrained network on normal input, with a random dL/dh_T: log10 of the norms of dL/dstate_t for all t."""
 
-    outcome_names = ("log10",)
     T: int = 100
     input_size: int = 8
     batch_size: int = 32
@@ -135,18 +133,6 @@ class Training(Run):
     where these say solved, `confirm_on` others decide, and the final score is theirs too.
     """
 
-    outcome_names = (
-        "parameters",
-        "steps",
-        "solved_at",
-        "score",
-        "diverged",
-        "curve",
-        "gradient_norm",
-        "before",
-        "after",
-        "seconds",
-    )
     task: str
     T: int
     steps: int
