@@ -258,8 +258,21 @@ def mends(case: Case, repairs: list[tuple[int, str]]) -> bool:
 
 def cases(which: str) -> list[Case]:
     """The cases of `look`, `held` or `all`."""
-    from . import held, held_cells, look_cells, look_loss, look_packed, look_units
+    from . import (
+        held_arrays,
+        held_cells,
+        held_loss,
+        held_nets,
+        held_units,
+        look_cells,
+        look_loss,
+        look_packed,
+        look_units,
+    )
 
-    sets = {"look": (look_packed, look_loss, look_cells, look_units), "held": (held, held_cells)}
+    sets = {
+        "look": (look_packed, look_loss, look_cells, look_units),
+        "held": (held_arrays, held_loss, held_nets, held_cells, held_units),
+    }
     chosen = sets[which] if which in sets else sets["look"] + sets["held"]
     return [case for module in chosen for base in module.BASES for case in base.cases()]
