@@ -1,4 +1,4 @@
-"""Functions that are only scored: packed and split gates, arrays by time, gates in a dict, peepholes in columns."""
+"""Functions that are only scored: packed and split gates, arrays by time and gates in a dict."""
 
 from . import Base
 
@@ -95,6 +95,17 @@ right: gc *= keep
   => gc = keep * gc
 right: gA[n][:, : 3 * size] *= gates * (1 - gates)
   => view = gA[n][:, : 3 * size]\\nview *= gates\\nview -= view * gates
+scaled: gh = gh + gH[n]
+  => gh = gh + gH[n] / steps
+"""
+
+ROWS_SQUARE = """
+wx for wh: gh = np.einsum("bk,hk->bh", gA[n], R)
+  => gh = np.einsum("bk,hk->bh", gA[n], K)
+exchanged: return np.einsum("tbk,dk->tbd", gA, K), gh, gc, gK, gR, np.einsum("tbk->k", gA)
+  => return np.einsum("tbk,dk->tbd", gA, K), gh, gc, gR, gK, np.einsum("tbk->k", gA)
+wx for wh: return np.einsum("tbk,dk->tbd", gA, K), gh
+  => return np.einsum("tbk,dk->tbd", gA, R), gh
 """
 
 GATES = r"""
@@ -166,92 +177,6 @@ right: d_inp = sum(weights["W_" + g].T @ delta[g] for g in delta)
   => d_inp = np.vstack(list(delta.values())).T @ np.vstack([weights["W_" + g] for g in delta])\\nd_inp = d_inp.T
 """
 
-COLUMNS = r'''
-import numpy as np
-from collections import namedtuple
-
-Record = namedtuple("Record", "x h c i f g o s")
-
-
-def sgm(q):
-    return np.where(q >= 0, 1 / (1 + np.exp(-np.abs(q))), 1 - 1 / (1 + np.exp(-np.abs(q))))
-
-
-def peephole_forward(xs, U, V, P, b):
-    """Columns; U (4, H, D), V (4, H, H), P (3, H, 1), b (4, H, 1) for i, f, g, o; peepholes for i, f, o."""
-    hidden = V.shape[1]
-    h = c = np.zeros((hidden, xs.shape[2]))
-    records = []
-    for x in xs:
-        q = U @ x + V @ h + b
-        i, f, g = sgm(q[0] + P[0] * c), sgm(q[1] + P[1] * c), np.tanh(q[2])
-        s = f * c + i * g
-        o = sgm(q[3] + P[2] * s)
-        records.append(Record(x, h, c, i, f, g, o, s))
-        h, c = o * np.tanh(s), s
-    return np.stack([rec.o * np.tanh(rec.s) for rec in records]), (records, U, V, P, b)
-
-
-def peephole_backward(dhs, cache):
-    records, U, V, P, b = cache
-    dU, dV, dP, db = (np.zeros_like(w) for w in (U, V, P, b))
-    dxs = []
-    h_bar, c_bar = 0, 0
-    for rec, dh in zip(reversed(records), dhs[::-1]):
-        h_bar = h_bar + dh
-        u = np.tanh(rec.s)
-        q_o = h_bar * u * rec.o * (1 - rec.o)
-        s_bar = c_bar + h_bar * rec.o * (1 - u * u) + P[2] * q_o
-        q_i = s_bar * rec.g * rec.i * (1 - rec.i)
-        q_f = s_bar * rec.c * rec.f * (1 - rec.f)
-        q_g = s_bar * rec.i * (1 - rec.g * rec.g)
-        q_bar = np.array([q_i, q_f, q_g, q_o])
-        dU += q_bar @ rec.x.T
-        dV += q_bar @ rec.h.T
-        db += q_bar.sum(axis=-1, keepdims=True)
-        for k, (q, m) in enumerate(((q_i, rec.c), (q_f, rec.c), (q_o, rec.s))):
-            dP[k] += np.sum(q * m, axis=1, keepdims=True)
-        dxs.insert(0, np.einsum("ghd,ghb->db", U, q_bar))
-        h_bar = np.einsum("ghk,ghb->kb", V, q_bar)
-        c_bar = s_bar * rec.f + P[0] * q_i + P[1] * q_f
-    return np.stack(dxs), dU, dV, dP, db
-'''
-
-COLUMNS_EDITS = """
-path: c_bar = s_bar * rec.f + P[0] * q_i + P[1] * q_f
-  => c_bar = s_bar * rec.f + P[0] * q_i
-path: s_bar = c_bar + h_bar * rec.o * (1 - u * u) + P[2] * q_o
-  => s_bar = c_bar + h_bar * rec.o * (1 - u * u)
-exchanged: s_bar = c_bar + h_bar * rec.o * (1 - u * u) + P[2] * q_o
-  => s_bar = c_bar + h_bar * rec.o * (1 - u * u) + P[1] * q_o
-index: (q_o, rec.s))):
-  => (q_o, rec.c))): ## dP[k] +=
-= for +=: dP[k] += np.sum(q * m, axis=1, keepdims=True)
-  => dP[k] = np.sum(q * m, axis=1, keepdims=True)
-transpose: h_bar = np.einsum("ghk,ghb->kb", V, q_bar)
-  => h_bar = np.einsum("gkh,ghb->kb", V, q_bar)
-index: for rec, dh in zip(reversed(records), dhs[::-1]):
-  => for rec, dh in zip(reversed(records), dhs):
-exchanged: q_bar = np.array([q_i, q_f, q_g, q_o])
-  => q_bar = np.array([q_f, q_i, q_g, q_o])
-carry: h_bar = np.einsum("ghk,ghb->kb", V, q_bar)
-  => ## h_bar = h_bar + dh
-factor: q_f = s_bar * rec.c * rec.f * (1 - rec.f)
-  => q_f = s_bar * rec.f * (1 - rec.f)
-wrong value: q_g = s_bar * rec.i * (1 - rec.g * rec.g)
-  => q_g = s_bar * rec.i * (1 - rec.g)
-other step: dU += q_bar @ rec.x.T
-  => dU += q_bar @ records[0].x.T
-clip: h_bar = h_bar + dh
-  => h_bar = h_bar + dh\\nh_bar /= max(1, np.linalg.norm(h_bar))
-parameter: i, f, g = sgm(q[0] + P[0] * c), sgm(q[1] + P[1] * c), np.tanh(q[2])
-  => i, f, g = sgm(q[0]), sgm(q[1] + P[1] * c), np.tanh(q[2]) ## c_bar = s_bar ## dP[k] += ## enumerate(
-right: dxs.insert(0, np.einsum("ghd,ghb->db", U, q_bar))
-  => dxs[:0] = [sum(W.T @ q for W, q in zip(U, q_bar))]
-right: h_bar = h_bar + dh
-  => h_bar = h_bar + dh\\nh_bar = h_bar * min(1, 1e6 / np.linalg.norm(h_bar))
-"""
-
 SHAPES = {f"{w}_{g}": (4, 7) if w == "W" else (4, 1) for g in ("update", "forget", "output", "cell") for w in "Wb"}
 
 BASES = (
@@ -263,21 +188,17 @@ BASES = (
         ROWS_EDITS,
     ),
     Base(
+        "rows-square",
+        "packed",
+        lambda m, r: (m.unroll, m.unroll_grad, [r(*s) for s in ((5, 2, 4), (2, 4), (2, 4), (4, 16), (4, 16), (16,))]),
+        ROWS,
+        ROWS_SQUARE,
+    ),
+    Base(
         "gates",
         "dict",
         lambda m, r: (m.advance, m.retreat, (r(3, 2), r(4, 2), r(4, 2), {k: r(*s) for k, s in SHAPES.items()})),
         GATES,
         GATES_EDITS,
-    ),
-    Base(
-        "columns",
-        "other",
-        lambda m, r: (
-            m.peephole_forward,
-            m.peephole_backward,
-            [r(*s) for s in ((5, 3, 2), (4, 6, 3), (4, 6, 6), (3, 6, 1), (4, 6, 1))],
-        ),
-        COLUMNS,
-        COLUMNS_EDITS,
     ),
 )

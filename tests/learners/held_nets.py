@@ -1,6 +1,92 @@
-"""Functions that are only scored: a class within functions, and two layers beside a reversed one."""
+"""Functions that are only scored: peepholes in columns, a class within functions, and two layers beside a reversed one."""
 
 from . import Base
+
+COLUMNS = r'''
+import numpy as np
+from collections import namedtuple
+
+Record = namedtuple("Record", "x h c i f g o s")
+
+
+def sgm(q):
+    return np.where(q >= 0, 1 / (1 + np.exp(-np.abs(q))), 1 - 1 / (1 + np.exp(-np.abs(q))))
+
+
+def peephole_forward(xs, U, V, P, b):
+    """Columns; U (4, H, D), V (4, H, H), P (3, H, 1), b (4, H, 1) for i, f, g, o; peepholes for i, f, o."""
+    hidden = V.shape[1]
+    h = c = np.zeros((hidden, xs.shape[2]))
+    records = []
+    for x in xs:
+        q = U @ x + V @ h + b
+        i, f, g = sgm(q[0] + P[0] * c), sgm(q[1] + P[1] * c), np.tanh(q[2])
+        s = f * c + i * g
+        o = sgm(q[3] + P[2] * s)
+        records.append(Record(x, h, c, i, f, g, o, s))
+        h, c = o * np.tanh(s), s
+    return np.stack([rec.o * np.tanh(rec.s) for rec in records]), (records, U, V, P, b)
+
+
+def peephole_backward(dhs, cache):
+    records, U, V, P, b = cache
+    dU, dV, dP, db = (np.zeros_like(w) for w in (U, V, P, b))
+    dxs = []
+    h_bar, c_bar = 0, 0
+    for rec, dh in zip(reversed(records), dhs[::-1]):
+        h_bar = h_bar + dh
+        u = np.tanh(rec.s)
+        q_o = h_bar * u * rec.o * (1 - rec.o)
+        s_bar = c_bar + h_bar * rec.o * (1 - u * u) + P[2] * q_o
+        q_i = s_bar * rec.g * rec.i * (1 - rec.i)
+        q_f = s_bar * rec.c * rec.f * (1 - rec.f)
+        q_g = s_bar * rec.i * (1 - rec.g * rec.g)
+        q_bar = np.array([q_i, q_f, q_g, q_o])
+        dU += q_bar @ rec.x.T
+        dV += q_bar @ rec.h.T
+        db += q_bar.sum(axis=-1, keepdims=True)
+        for k, (q, m) in enumerate(((q_i, rec.c), (q_f, rec.c), (q_o, rec.s))):
+            dP[k] += np.sum(q * m, axis=1, keepdims=True)
+        dxs.insert(0, np.einsum("ghd,ghb->db", U, q_bar))
+        h_bar = np.einsum("ghk,ghb->kb", V, q_bar)
+        c_bar = s_bar * rec.f + P[0] * q_i + P[1] * q_f
+    return np.stack(dxs), dU, dV, dP, db
+'''
+
+COLUMNS_EDITS = """
+path: c_bar = s_bar * rec.f + P[0] * q_i + P[1] * q_f
+  => c_bar = s_bar * rec.f + P[0] * q_i
+path: s_bar = c_bar + h_bar * rec.o * (1 - u * u) + P[2] * q_o
+  => s_bar = c_bar + h_bar * rec.o * (1 - u * u)
+exchanged: s_bar = c_bar + h_bar * rec.o * (1 - u * u) + P[2] * q_o
+  => s_bar = c_bar + h_bar * rec.o * (1 - u * u) + P[1] * q_o
+index: (q_o, rec.s))):
+  => (q_o, rec.c))): ## dP[k] +=
+= for +=: dP[k] += np.sum(q * m, axis=1, keepdims=True)
+  => dP[k] = np.sum(q * m, axis=1, keepdims=True)
+transpose: h_bar = np.einsum("ghk,ghb->kb", V, q_bar)
+  => h_bar = np.einsum("gkh,ghb->kb", V, q_bar)
+index: for rec, dh in zip(reversed(records), dhs[::-1]):
+  => for rec, dh in zip(reversed(records), dhs):
+exchanged: q_bar = np.array([q_i, q_f, q_g, q_o])
+  => q_bar = np.array([q_f, q_i, q_g, q_o])
+carry: h_bar = np.einsum("ghk,ghb->kb", V, q_bar)
+  => ## h_bar = h_bar + dh
+factor: q_f = s_bar * rec.c * rec.f * (1 - rec.f)
+  => q_f = s_bar * rec.f * (1 - rec.f)
+wrong value: q_g = s_bar * rec.i * (1 - rec.g * rec.g)
+  => q_g = s_bar * rec.i * (1 - rec.g)
+other step: dU += q_bar @ rec.x.T
+  => dU += q_bar @ records[0].x.T
+clip: h_bar = h_bar + dh
+  => h_bar = h_bar + dh\\nh_bar /= max(1, np.linalg.norm(h_bar))
+parameter: i, f, g = sgm(q[0] + P[0] * c), sgm(q[1] + P[1] * c), np.tanh(q[2])
+  => i, f, g = sgm(q[0]), sgm(q[1] + P[1] * c), np.tanh(q[2]) ## c_bar = s_bar ## dP[k] += ## enumerate(
+right: dxs.insert(0, np.einsum("ghd,ghb->db", U, q_bar))
+  => dxs[:0] = [sum(W.T @ q for W, q in zip(U, q_bar))]
+right: h_bar = h_bar + dh
+  => h_bar = h_bar + dh\\nh_bar = h_bar * min(1, 1e6 / np.linalg.norm(h_bar))
+"""
 
 CLASS = r'''
 from dataclasses import dataclass
@@ -181,6 +267,17 @@ right: return d * (1 - y * y)
 """
 
 BASES = (
+    Base(
+        "columns",
+        "other",
+        lambda m, r: (
+            m.peephole_forward,
+            m.peephole_backward,
+            [r(*s) for s in ((5, 3, 2), (4, 6, 3), (4, 6, 6), (3, 6, 1), (4, 6, 1))],
+        ),
+        COLUMNS,
+        COLUMNS_EDITS,
+    ),
     Base(
         "class",
         "other",

@@ -121,6 +121,21 @@ right: dnext_h = step[1]
   => dnext_h = np.clip(step[1], -5, 5)
 right: for t in reversed(range(T)):
   => for t in range(T - 1, -1, -1):
+scaled: dnext_h, dnext_c = np.zeros((N, H)), np.zeros((N, H))
+  => dnext_h, dnext_c = np.zeros((N, H)), np.zeros((N, H))\\ndh = dh / T
+exchanged: return dx, dprev_h, dprev_c, dWx, dWh, db
+  => return dx, dprev_c, dprev_h, dWx, dWh, db
+"""
+
+PACKED_SQUARE = """
+wx for wh: dprev_h = da @ Wh.T
+  => dprev_h = da @ Wx.T
+wx for wh: dx = da @ Wx.T
+  => dx = da @ Wh.T
+exchanged: return dx, dprev_h, dprev_c, dWx, dWh, db
+  => return dx, dprev_h, dprev_c, dWh, dWx, db
+wrong value: dWh = prev_h.T @ da
+  => dWh = prev_c.T @ da
 """
 
 DICT = r"""
@@ -220,6 +235,17 @@ BASES = (
         lambda m, r: (m.lstm_forward, m.lstm_backward, [r(*s) for s in ((2, 5, 3), (2, 4), (3, 16), (4, 16), (16,))]),
         PACKED,
         PACKED_SEQUENCE,
+    ),
+    Base(
+        "packed-square",
+        "packed",
+        lambda m, r: (
+            m.lstm_step_forward,
+            m.lstm_step_backward,
+            [r(*s) for s in (*[(2, 4)] * 3, (4, 16), (4, 16), (16,))],
+        ),
+        PACKED,
+        PACKED_SQUARE,
     ),
     Base(
         "dict-lstm",
