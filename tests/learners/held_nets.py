@@ -1,4 +1,4 @@
-"""Functions that are only scored: peepholes in columns, a class within functions, and two layers beside a reversed one."""
+"""Functions that are only scored: peepholes in columns, a class in functions, two layers beside a reversed one."""
 
 from . import Base
 
