@@ -9,8 +9,9 @@ The edits' notation, about two lines each; an old text stands exactly once in th
     kind: old text
       => new text ## other line where an explanation may stand ## another
 
-`\\n` begins a new line of the same indentation, an empty new text takes the line away, `&&` adds a second edit
-(which is a second mistake where the kind is `two`), and the kind `right` means that the code stays right.
+`\\n` begins a new line of the same indentation, an empty new text takes the line away (its two neighbours are then
+accepted), `&&` adds a second edit (which is a second mistake where the kind is `two`), and the kind `right` means
+that the code stays right.
 
 Scoring, per case. *found*: there is a finding. *line*: a finding stands at an accepted line, that is in the edited
 statement or one given after `##`. *explained*: a finding at an accepted line has a repair (two mistakes: at each of
@@ -107,7 +108,10 @@ def edited(name: str, base: Base, kind: str, rest: str) -> Case:
         indent = re.match(" *", source[line:])[0]  # type: ignore[index]
         new = new.replace("\\n", "\n" + indent)
         if not new and source[line:start].isspace():
-            source = source[:line] + source[source.index("\n", start) + 1 :]
+            before = source.rindex("\n", 0, line - 1) + 1  # its neighbours take the mark
+            after = source.index("\n", source.index("\n", start) + 1)
+            rest_of_it = source[source.index("\n", start) + 1 : after]
+            source = f"{source[:before]}<{k}>{source[before:line]}{rest_of_it}</{k}>{source[after:]}"
         else:
             source = source[:start] + f"<{k}>{new}</{k}>" + source[start + len(old) :]
         marks.append(others)
