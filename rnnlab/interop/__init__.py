@@ -1,6 +1,7 @@
-"""Weights to and from PyTorch, Keras and ONNX: dicts of plain arrays in and out, none of the three imported.
+"""To and from PyTorch, Keras and ONNX: a cell as a dict of plain arrays, a `SequenceModel` as a model of theirs.
 
-Each format stacks the K gates' blocks along one axis. Where they differ:
+A cell needs none of the three; a whole model needs the one that it goes to (the extra `interop`). Each format stacks
+the K gates' blocks along one axis. Where they differ:
 
               gates of an LSTM                   gates of a GRU            weights          biases
     rnnlab    input forget candidate output      reset update candidate    (K, D, H)        one, and the GRU's b_hn
@@ -19,11 +20,16 @@ of ONNX's operators RNN, LSTM and GRU.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rnnlab.cells import Cell, GRUCell, GRUResetBeforeCell, LSTMCell, RNNCell
+from rnnlab.model import Loss, SequenceModel
 from rnnlab.ops import Array
 from rnnlab.validate import Axis, describe, float_array, float_dtype, positive_int
 
@@ -35,26 +41,32 @@ ONNX: Order = {1: [0], 3: [1, 0, 2], 4: [0, 3, 1, 2]}
 CANDIDATE = 2  # a GRU's
 
 
-def to_pytorch(cell: Cell, layer: int = 0) -> dict[str, Array]:
-    """The cell as one layer of a torch.nn.RNN, LSTM or GRU, named as in its `state_dict()`:
+def to_pytorch(cell: Cell | SequenceModel, layer: int = 0) -> Any:
+    """A model as a torch.nn.Module, a `SequenceNet` to train on; see `rnnlab.interop.pytorch`.
+
+    A cell as one layer of a torch.nn.RNN, LSTM or GRU, a dict of arrays named as in its `state_dict()`:
 
         weight_ih_l{layer} (K*H, D)    weight_hh_l{layer} (K*H, H)    bias_ih_l{layer}, bias_hh_l{layer} (K*H,)
 
     A stack is the union, `to_pytorch(first) | to_pytorch(second, layer=1)`. Raises TypeError for a cell
     that PyTorch does not have: `GRUResetBeforeCell`, `FourGateLSTMCell`, a subclass.
     """
+    if isinstance(cell, SequenceModel):
+        return _library("torch", "pytorch").SequenceNet(cell)
     arrays = _stacked(cell, PYTORCH, (RNNCell, LSTMCell, GRUCell))
     return dict(zip(_pytorch_names(layer), arrays, strict=True))
 
 
-def from_pytorch(weights: Mapping[str, Any], layer: int = 0, *, activation: str = "tanh") -> Cell:
-    """The cell of one layer of a torch.nn.RNN, LSTM or GRU, from names and shapes as in `to_pytorch`.
+def from_pytorch(weights: Any, layer: int = 0, *, activation: str = "tanh", loss: Loss | None = None) -> Any:
+    """The model of a `SequenceNet`, with this loss, or the cell of one layer of a torch.nn.RNN, LSTM or GRU.
 
     `weights` is a `state_dict()` or a dict of arrays; the names of other layers are left alone. The number of
     gates tells the cell: 1 `RNNCell` with this `activation`, 3 `GRUCell`, 4 `LSTMCell`. For a network
     without biases, pass zeros. Raises ValueError for a name that is missing, a shape that does not fit, a
     second direction or a projection, TypeError for what is not a dict of floats.
     """
+    if loss is not None:
+        return _library("torch", "pytorch").sequence_model(weights, loss)
     names = ih, hh, b_ih, b_hh = _pytorch_names(layer)
     _check_names(weights, names, refused=(f"{ih}_reverse", f"weight_hr_l{layer}"))
     R = _array(weights, hh, ("K*H", None), ("H", None))
@@ -63,8 +75,10 @@ def from_pytorch(weights: Mapping[str, Any], layer: int = 0, *, activation: str 
     return _cell(PYTORCH, W, R, b_x, b_h, activation)
 
 
-def to_keras(cell: Cell) -> dict[str, Array]:
-    """The cell as a keras.layers.SimpleRNN, LSTM or GRU, in the order of its `get_weights()`:
+def to_keras(cell: Cell | SequenceModel) -> Any:
+    """A model as a keras.Sequential, which reads batch-major floats (B, T, D).
+
+    A cell as a keras.layers.SimpleRNN, LSTM or GRU, a dict of arrays in the order of its `get_weights()`:
 
         kernel (D, K*H)    recurrent_kernel (H, K*H)    bias (K*H,), or (2, 3H) of a GRU with reset_after=True
 
@@ -72,18 +86,22 @@ def to_keras(cell: Cell) -> dict[str, Array]:
     its default, a `GRUResetBeforeCell` is reset_after=False. Raises TypeError for a cell that Keras does not
     have: `FourGateLSTMCell`, a subclass.
     """
+    if isinstance(cell, SequenceModel):
+        return _library("keras", "keras").sequential(cell)
     W, R, b_x, b_h = _stacked(cell, KERAS, (RNNCell, LSTMCell, GRUCell, GRUResetBeforeCell))
     return {"kernel": W.T, "recurrent_kernel": R.T, "bias": np.stack((b_x, b_h)) if type(cell) is GRUCell else b_x}
 
 
-def from_keras(weights: Mapping[str, Any], *, activation: str = "tanh") -> Cell:
-    """The cell of a keras.layers.SimpleRNN, LSTM or GRU, from names and shapes as in `to_keras`.
+def from_keras(weights: Any, *, activation: str = "tanh", loss: Loss | None = None) -> Any:
+    """The model of a keras.Sequential, with this loss, or the cell of a keras.layers.SimpleRNN, LSTM or GRU.
 
     `dict(zip(("kernel", "recurrent_kernel", "bias"), layer.get_weights()))` is such a dict. The number of gates
     tells the cell: 1 `RNNCell` with this `activation`, 4 `LSTMCell`, 3 `GRUCell` where the bias is (2, 3H),
     `GRUResetBeforeCell` where it is (3H,). For a layer without biases, pass zeros. Raises ValueError for a
     name that is missing or unknown or a shape that does not fit, TypeError for what is not a dict of floats.
     """
+    if loss is not None:
+        return _library("keras", "keras").sequence_model(weights, loss)
     _check_names(weights, ("kernel", "recurrent_kernel", "bias"), only=True)
     R = _array(weights, "recurrent_kernel", ("H", None), ("K*H", None)).T
     rows = _gate_rows("recurrent_kernel", *R.shape)
@@ -97,8 +115,20 @@ def from_keras(weights: Mapping[str, Any], *, activation: str = "tanh") -> Cell:
     return _cell(KERAS, W, R, b_x, b_h, activation, reset_after)
 
 
-def to_onnx(cell: Cell) -> dict[str, Array]:
-    """The cell as the inputs W, R and B of ONNX's operator RNN, LSTM or GRU, with one direction:
+def to_onnx(
+    cell: Cell | SequenceModel,
+    path: str | Path | None = None,
+    *,
+    labels: bool = False,
+    carry_state: bool = False,
+    dtype: npt.DTypeLike = np.float32,
+) -> Any:
+    """A model as a file, the whole graph checked by onnx.checker; T and B stay open.
+
+    Inputs: `x` (T, B, D), or (T, B) int64 with `labels=True`; with `carry_state` also `initial_h.0` (1, B, H), ... for
+    each state part and layer. Outputs: `y` (T, B, O), `final_h.0`, .... ONNX Runtime computes in float32 alone.
+
+    A cell as the inputs W, R and B of ONNX's operator RNN, LSTM or GRU, a dict of arrays with one direction:
 
         W (1, K*H, D)    R (1, K*H, H)    B (1, 2*K*H), first the input's biases, then the recurrent ones
 
@@ -106,6 +136,11 @@ def to_onnx(cell: Cell) -> dict[str, Array]:
     (the default) where it is a `GRUResetBeforeCell`; for an RNN activations = ["Tanh"] or ["Relu"]. Raises
     TypeError for a cell that ONNX does not have: `FourGateLSTMCell`, a subclass.
     """
+    if isinstance(cell, SequenceModel):
+        if not isinstance(path, str | Path):
+            raise TypeError(f"path: expected the name of the file to write, got {describe(path)}")
+        _library("onnx", "onnx").write(cell, path, labels, carry_state, float_dtype(dtype))
+        return None
     W, R, b_x, b_h = _stacked(cell, ONNX, (RNNCell, LSTMCell, GRUCell, GRUResetBeforeCell))
     return {"W": W[None], "R": R[None], "B": np.concatenate((b_x, b_h))[None]}
 
@@ -133,13 +168,32 @@ def from_onnx(weights: Mapping[str, Any], *, linear_before_reset: int = 0, activ
 def _stacked(cell: Cell, order: Order, kinds: tuple[type[Cell], ...]) -> tuple[Array, ...]:
     """W (K*H, D), R (K*H, H) and the two biases (K*H,), the gates in this order."""
     if type(cell) not in kinds:  # a subclass may have equations of its own
-        raise TypeError(f"cell: expected one of {', '.join(k.__name__ for k in kinds)}, got {describe(cell)}")
+        wanted = f"cell: expected one of {', '.join(k.__name__ for k in kinds)} or a SequenceModel of them"
+        raise TypeError(f"{wanted}, got {describe(cell)}{_instead(cell)}")
     b_h = np.zeros_like(cell.b)
     if isinstance(cell, GRUCell):
         b_h[CANDIDATE] = cell.b_hn
     gates, H = order[len(cell.gate_names)], cell.hidden_size
     W, R = (p[gates].mT.reshape(len(gates) * H, -1) for p in (cell.W_x, cell.W_h))
     return W, R, cell.b[gates].ravel(), b_h[gates].ravel()
+
+
+def _instead(cell: object) -> str:
+    """What to do about a cell that the other library does not have."""
+    if not isinstance(cell, Cell):
+        return ""
+    if type(cell) is GRUResetBeforeCell:
+        return "; PyTorch's GRU resets after the product: train a GRUCell, or use to_keras or to_onnx"
+    if type(cell).__module__.startswith("rnnlab."):
+        return "; train an LSTMCell or a GRUCell, or write this cell's step there"
+    return "; a class of yours may have equations of its own, so write its step there and copy cell.params"
+
+
+def _library(name: str, module: str) -> Any:
+    """The part of this package that imports the library; ImportError that says how to install it."""
+    if find_spec(name) is None:
+        raise ImportError(f"{name} is not installed: pip install 'rnnlab[interop]'")
+    return import_module(f"rnnlab.interop.{module}")
 
 
 def _cell(order: Order, W: Array, R: Array, b_x: Array, b_h: Array, activation: str, reset_after: bool = True) -> Cell:
