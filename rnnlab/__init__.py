@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from rnnlab import init, ops, tasks
 from rnnlab.cells import Cell, FourGateLSTMCell, Gradients, GRUCell, GRUResetBeforeCell, LSTMCell, RNNCell, Tape
+from rnnlab.checkpoint import Checkpoint
 from rnnlab.gradnorm import GradientNormLogger
 from rnnlab.losses import mean_squared_error, softmax_cross_entropy
 from rnnlab.model import Batch, LossAndGrads, SequenceModel
 from rnnlab.optim import SGD, Adam, clip_by_global_norm, linear_decay
 from rnnlab.readout import Dense
+from rnnlab.saving import load
 from rnnlab.trainer import History, Trainer
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ __all__ = [
     "Adam",
     "Batch",
     "Cell",
+    "Checkpoint",
     "Dense",
     "Diagnosis",
     "Finding",
@@ -57,6 +60,7 @@ __all__ = [
     "interop",
     "lab",
     "linear_decay",
+    "load",
     "mean_squared_error",
     "ops",
     "plots",

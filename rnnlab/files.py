@@ -139,7 +139,7 @@ def write_arrays(path: str | Path, header: Mapping[str, Any], arrays: Mapping[st
     """Write named arrays and the header, whole or not at all; the name ends in .npz or .safetensors."""
     arrays = {name: np.require(a, requirements="C") for name, a in arrays.items()}
     text = json.dumps(dict(header) | {"crc32": {name: crc32(a) for name, a in arrays.items()}})
-    if _is_safetensors(path):
+    if is_safetensors(path):
         write_atomically(path, _safetensors().numpy.save(arrays, {"rnnlab": text}))
         return
     content = io.BytesIO()
@@ -158,7 +158,7 @@ def read_arrays(path: str | Path) -> tuple[dict[str, Any], dict[str, Array]]:
     Raises FileNotFoundError and other OSErrors, and ValueError, which names the file and the array, for a file that is
     truncated, damaged or of another kind.
     """
-    read = _read_safetensors if _is_safetensors(path) else _read_npz
+    read = _read_safetensors if is_safetensors(path) else _read_npz
     try:
         text, arrays = read(path)
         header = json.loads(text)
@@ -226,7 +226,8 @@ def _read_safetensors(path: str | Path) -> tuple[str, dict[str, Array]]:
         return (file.metadata() or {})["rnnlab"], {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def _is_safetensors(path: str | Path) -> bool:
+def is_safetensors(path: str | Path) -> bool:
+    """Whether the name ends in .safetensors; ValueError where it does not end in .npz either."""
     suffix = path_of("path", path).suffix
     if suffix not in (".npz", ".safetensors"):
         raise ValueError(f"path: expected a name that ends in .npz or .safetensors, got {str(path)!r}")

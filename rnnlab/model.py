@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -75,6 +76,18 @@ class SequenceModel:
                 raise ValueError(f"cells: expected a layer with {below.hidden_size} inputs above {below}, got {above}")
             if above.dtype != below.dtype:
                 raise ValueError(f"cells: expected one dtype throughout, got {below.dtype} and {above.dtype}")
+
+    vocabulary: str | None = None  # the alphabet of the text that the model was trained on
+
+    def save(self, path: str | Path) -> None:
+        """Save weights and architecture, whole or not at all, to a .npz or .safetensors file; `rl.load` reads it.
+
+        Raises OSError where the file cannot be written, TypeError or ValueError for parameters that are not finite
+        real floats, and for a cell of yours with an option that its constructor does not keep under its name.
+        """
+        from rnnlab.saving import save_model  # which builds models
+
+        save_model(self, path)
 
     def __repr__(self) -> str:
         return f"SequenceModel({', '.join(map(repr, (*self.cells, self.readout)))})"
@@ -158,7 +171,8 @@ class SequenceModel:
             )
         read = mask.any(axis=1)
         kept = slice(None) if read.all() else np.flatnonzero(read)  # a slice copies nothing
-        loss, d_y = self.loss(self.readout.forward(h[kept]), y[kept], mask[kept])
+        prediction = self.readout.forward(h[kept])
+        loss, d_y = checked_loss(self.loss(prediction, y[kept], mask[kept]), prediction, np.arange(len(h))[kept])
         return loss, d_y, kept, tapes
 
     def unroll(self, x: Array, state: State | None = None) -> tuple[Tape, ...]:
@@ -172,6 +186,30 @@ class SequenceModel:
         for cell, initial in zip(self.cells, states, strict=True):
             tapes.append(cell.forward(tapes[-1].h if tapes else x, initial))
         return tuple(tapes)
+
+
+def checked_loss(result: object, prediction: Array, steps: Array) -> tuple[Any, Array]:
+    """What a loss returned, (loss, d_prediction); `steps` are the time steps that it read.
+
+    TypeError or ValueError for anything else, FloatingPointError, with the place, for what is not finite.
+    """
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"loss: expected it to return (loss, d_prediction), got {describe(result)}")
+    loss, d = result
+    if np.ndim(loss) or not isinstance(loss, int | float | complex | np.number | np.ndarray):
+        raise TypeError(f"loss: expected a number and its derivative, got {describe(loss)}")
+    if not isinstance(d, np.ndarray) or d.dtype.kind not in "fc":
+        raise TypeError(f"loss: expected a derivative, an array of floats, got {describe(d)}")
+    if d.shape != prediction.shape:
+        raise ValueError(f"loss: expected a derivative of the prediction's shape {prediction.shape}, got {d.shape}")
+    if not np.isfinite(loss):
+        raise FloatingPointError(f"loss: expected a finite number, got {loss}")
+    if not np.isfinite(d).all():
+        t, b, *_ = index = tuple(np.argwhere(~np.isfinite(d))[0].tolist())
+        raise FloatingPointError(
+            f"loss: expected a finite derivative, got {d[index]} at time step {steps[t]}, sequence {b}"
+        )
+    return loss, d
 
 
 def check_model(model: object) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,10 +62,11 @@ class Optimizer:
             raise FloatingPointError(
                 f"grads: step {self.steps} overflows, with gradients up to {np.abs(flat).max():.3g}: not finite"
             )
-        self.steps, self.memory, start = self.steps + 1, memory, 0
-        for p in params.values():
-            p[...] = weights[start : start + p.size].reshape(p.shape)
-            start += p.size
+        with uninterrupted():
+            self.steps, self.memory, start = self.steps + 1, memory, 0
+            for p in params.values():
+                p[...] = weights[start : start + p.size].reshape(p.shape)
+                start += p.size
 
     def start(self, grad: Array) -> tuple[Array, ...]:
         """The memory before the first step."""
@@ -115,10 +121,39 @@ class Adam(Optimizer):
         return rate * m_hat / (np.sqrt(v_hat) + self.epsilon), (m, v)
 
 
-def linear_decay(lr: float, steps: int) -> Callable[[int], float]:
+@dataclass(frozen=True)
+class LinearDecay:
+    """What `linear_decay` returns: an object, so that it can be pickled and saved."""
+
+    lr: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        return self.lr * max(0.0, 1 - step / self.steps)
+
+
+def linear_decay(lr: float, steps: int) -> LinearDecay:
     """A learning rate that falls from `lr` at step 0 in a line to 0 at `steps`, for an optimizer's `lr`."""
-    lr, steps = positive_float("lr", lr), positive_int("steps", steps)
-    return lambda step: lr * max(0.0, 1 - step / steps)
+    return LinearDecay(positive_float("lr", lr), positive_int("steps", steps))
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Defer Ctrl-C to the end of the block, so that what belongs together changes together.
+
+    Python runs signal handlers in the main thread alone; in any other there is nothing to defer.
+    """
+    if threading.current_thread() is not threading.main_thread() or not callable(signal.getsignal(signal.SIGINT)):
+        yield
+        return
+    came: list[Any] = []
+    before = signal.signal(signal.SIGINT, lambda *arguments: came.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def global_norm(arrays: Mapping[str, Array]) -> float:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
+from pathlib import Path
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
+from rnnlab.checkpoint import load_trainer, save_trainer
 from rnnlab.model import Batch, LossAndGrads, SequenceModel, check_model
 from rnnlab.ops import Array
-from rnnlab.optim import Optimizer, clip_by_global_norm, global_norm
+from rnnlab.optim import Optimizer, clip_by_global_norm, global_norm, uninterrupted
+from rnnlab.saving import first_difference, outline
 from rnnlab.tasks import BatchStream
 from rnnlab.validate import describe, positive_float, positive_int
 
@@ -62,6 +67,32 @@ class Trainer:
         self.history, self.step = History(), 0
         self.state: tuple[Array, ...] | None = None
         self.last: LossAndGrads | None = None
+        self.task: Any = None  # the outline of the task that `fit` was last called with
+        self.expected_task: Any = None  # that of a loaded file
+        owner = _TRAINED.setdefault(optimizer, ref(model))
+        if owner() is not model:
+            raise ValueError(
+                "optimizer: expected one of its own for each model, got one that trains another model, "
+                "whose steps and moments it holds; make a new one"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Save the run as it is now: weights, optimizer, step, history, carried state, and which task it reads.
+
+        The file, .npz or .safetensors, is written whole or not at all, and holds no tapes. `rl.load` reads the model
+        alone from it. Raises OSError where it cannot be written, ValueError for a model that could not be rebuilt.
+        """
+        save_trainer(self, path)
+
+    def load(self, path: str | Path) -> None:
+        """Put this trainer, which was built in the same way, back to the moment of a `save`; `fit` then trains on
+        exactly as if it had not stopped.
+
+        The task follows by its batch number; of other iterables hand over what is left. Raises ValueError, and changes
+        nothing, for a file that is damaged or comes from another model, optimizer or setting, which it names; `fit`
+        raises it for another task.
+        """
+        load_trainer(self, path)
 
     def fit(self, batches: Iterable[Batch], steps: int, *, progress: str | None = None) -> History:
         """Train for `steps` more steps and return the history of all.
@@ -75,42 +106,101 @@ class Trainer:
         if not isinstance(batches, Iterable):
             raise TypeError(f"batches: expected a task or an iterable of Batch, got {describe(batches)}")
         source = batches.stream(self.step) if isinstance(batches, BatchStream) else iter(batches)
-        done = 0
+        self.task, done = outline(batches) if isinstance(batches, BatchStream) else None, 0
+        if self.task is not None and self.expected_task is not None:
+            first_difference(self.expected_task, self.task, "batches")
+        self.model.vocabulary = getattr(batches, "characters", self.model.vocabulary)
         with one_blas_thread():
-            for batch in progress_bar(islice(source, steps), steps, progress):
+            for batch in progress_bar(self._noted(islice(source, steps)), steps, progress):
                 self.train_step(batch)
                 done += 1
         if done < steps:
             raise ValueError(f"batches: expected {steps} of them, got {done}")
         return self.history
 
+    def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; an error of theirs says after which step it was raised."""
+        try:
+            yield from batches
+        except Exception as error:
+            error.add_note(f"raised by the batches after training step {self.step}, which is complete")
+            raise
+
     def train_step(self, batch: Batch) -> float:
-        """One update on one batch; returns the loss before it."""
-        result = self.model.loss_and_grads(batch, self.state)
-        if self.clip_norm is None:
-            grads, norm = result.grads, global_norm(result.grads)
-        else:
-            grads, norm = clip_by_global_norm(result.grads, self.clip_norm)
-        self.optimizer.step(self.model.params, grads)
-        self.step += 1
-        self.last = result
-        self.state = result.state if self.carry_state else None
-        self.history.loss.append(float(result.loss))
-        self.history.gradient_norm.append(norm)
+        """One update on one batch; returns the loss before it.
+
+        All is computed first; then parameters, optimizer, step, state and history change together, also when Ctrl-C is
+        pressed. Raises FloatingPointError for a loss or gradient that is not finite, before anything has changed.
+        """
+        try:
+            result = self.model.loss_and_grads(batch, self.state)
+            if self.clip_norm is None:
+                grads, norm = result.grads, global_norm(result.grads)
+            else:
+                grads, norm = clip_by_global_norm(result.grads, self.clip_norm)
+            loss, state = float(result.loss), result.state if self.carry_state else None
+            with uninterrupted():
+                self.optimizer.step(self.model.params, grads)
+                self.step += 1
+                self.last, self.state = result, state
+                self.history.loss.append(loss)
+                self.history.gradient_norm.append(norm)
+        except (FloatingPointError, ValueError, TypeError) as error:
+            raise self._explained(error) from error
         for callback in self.callbacks:
-            callback(self)
-        return self.history.loss[-1]
+            try:
+                callback(self)
+            except Exception as error:
+                error.add_note(
+                    f"raised by the callback {callback!r} after training step {self.step}, which is complete"
+                )
+                raise
+        return loss
+
+    def _explained(self, error: Exception) -> Exception:
+        """The error with the training step, the gradient norm before it, and what usually helps."""
+        if type(error) not in (FloatingPointError, ValueError, TypeError):  # a subclass may want other arguments
+            error.add_note(f"at training step {self.step + 1}")
+            return error
+        text = f"{error}; at training step {self.step + 1}, the parameters are those of step {self.step}"
+        if isinstance(error, FloatingPointError):
+            norm = f"{self.history.gradient_norm[-1]:.3g} at the step before" if self.step else "not known yet"
+            clip = "a smaller clip_norm" if self.clip_norm else "clip_norm=1.0"
+            text += f"; the gradient norm was {norm}: a lower learning rate or {clip} usually helps"
+        return type(error)(text)
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
+_TRAINED: WeakKeyDictionary[Optimizer, Any] = WeakKeyDictionary()  # which model each optimizer trains
+_limiting = Lock()  # held by the `fit` that limits the threads
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
     """One BLAS thread within, for products this small lose time to more: a lot of it on a busy machine.
 
-    A number set in the environment stands. Without threadpoolctl (in the extra "lesson") nothing changes.
+    What counts is the number that the BLAS has now; where the environment asked for it, it stands. Of several `fit`s
+    at once the first one sets the limit, and lifts it (another thread could not). Without threadpoolctl (in the extra
+    "lesson") nothing changes.
     """
-    if find_spec("threadpoolctl") is None or any(name in os.environ for name in BLAS_THREADS):
-        return nullcontext()
-    limits: AbstractContextManager[Any] = import_module("threadpoolctl").threadpool_limits(1, user_api="blas")
-    return limits
+    first = find_spec("threadpoolctl") is not None and _limiting.acquire(blocking=False)
+    limit = None
+    try:
+        limit = _limit() if first else None
+        yield
+    finally:
+        with uninterrupted():
+            if limit is not None:
+                limit.restore_original_limits()
+            if first:
+                _limiting.release()
+
+
+def _limit() -> Any:
+    """threadpoolctl's limit to one BLAS thread; None where there is one already or the environment's number is used."""
+    controller = import_module("threadpoolctl").ThreadpoolController().select(user_api="blas")
+    asked = {os.environ.get(name) for name in BLAS_THREADS}
+    now = {library.num_threads for library in controller.lib_controllers}
+    return None if now <= {1} or {str(n) for n in now} <= asked else controller.limit(limits=1)
 
 
 def progress_bar(batches: Iterator[Batch], total: int, label: str | None) -> Iterable[Batch]:

@@ -242,7 +242,9 @@ def test_an_overflow_is_an_error_that_names_the_step_and_leaves_everything_as_it
     task = rl.tasks.adding(200, batch_size=4)
     trainer = rl.Trainer(rl.SequenceModel(cell, rl.Dense(3, 1, rng=0), task.loss), rl.Adam(0.01), clip_norm=1.0)
     before = snapshot(trainer)
-    with pytest.raises(FloatingPointError, match=r"RNNCell: state 'h' is not finite at t = 1[34]\d$"):
+    with pytest.raises(
+        FloatingPointError, match=r"RNNCell: state 'h' is not finite at t = 1[34]\d; at training step 1"
+    ):
         trainer.fit(task, 1)
     assert_same(snapshot(trainer), before)
 
@@ -315,20 +317,138 @@ def test_bad_arguments_are_refused() -> None:
             rl.Trainer(model, rl.SGD(0.1)).fit(task, steps)
 
 
-@pytest.mark.parametrize(("environment", "during"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2")])
+@pytest.mark.parametrize(
+    ("environment", "during"),
+    [({}, "1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2"), ({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "2"}, "2")],
+)
 def test_fit_runs_on_one_blas_thread_unless_told_otherwise(environment: dict[str, str], during: str) -> None:
     pytest.importorskip("threadpoolctl", reason="limiting threads needs the extra 'lesson'")
-    script = """
+    assert threads_in_fit(environment, "") == [during, "True"]
+
+
+def test_a_number_of_threads_that_numpy_did_not_heed_does_not_count() -> None:
+    """Set after NumPy was imported, the environment says something else than what is."""
+    pytest.importorskip("threadpoolctl", reason="limiting threads needs the extra 'lesson'")
+    assert threads_in_fit({}, "import os; os.environ['OMP_NUM_THREADS'] = '7'") == ["1", "True"]
+
+
+def threads_in_fit(environment: dict[str, str], first: str, then: str = "") -> list[str]:
+    """The number of BLAS threads during `fit` in a new process, and whether it is as before afterwards."""
+    script = f"""
 import numpy as np, rnnlab as rl, threadpoolctl
+{first}
 threads = lambda: max([p["num_threads"] for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"])
 task = rl.tasks.adding(4, batch_size=2)
 model = rl.SequenceModel(rl.RNNCell(2, 3, rng=0), rl.Dense(3, 1, rng=1), task.loss)
 before, found = threads(), []
 rl.Trainer(model, rl.SGD(0.1), callbacks=[lambda trainer: found.append(threads())]).fit(task, 1)
+{then}
 print(found[0], threads() == before)
 """
     clean = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     run = subprocess.run(
         [sys.executable, "-c", script], env=clean | environment, capture_output=True, text=True, check=True
     )
-    assert run.stdout.split() == [during, "True"]
+    return run.stdout.split()
+
+
+@pytest.mark.parametrize("first_ends_first", [False, True])
+def test_fits_in_several_threads_leave_the_blas_as_they_found_it(first_ends_first: bool) -> None:
+    pytest.importorskip("threadpoolctl", reason="limiting threads needs the extra 'lesson'")
+    script = f"""
+import threading
+from concurrent.futures import ThreadPoolExecutor
+ends, both = [threading.Event(), threading.Event()], threading.Barrier(3)
+pool = ThreadPoolExecutor(2)  # threads that live on
+def fit(n):
+    def wait(trainer):
+        both.wait(60)
+        assert ends[n].wait(60)
+    model = rl.SequenceModel(rl.RNNCell(2, 3, rng=0), rl.Dense(3, 1, rng=1), task.loss)
+    rl.Trainer(model, rl.SGD(0.1), callbacks=[wait]).fit(task, 1)
+fits = [pool.submit(fit, n) for n in (0, 1)]
+both.wait(60)
+for n in (0, 1) if {first_ends_first} else (1, 0):
+    ends[n].set()
+    fits[n].result()
+"""
+    found = threads_in_fit({}, "", script)
+    assert found == ["1", "True"]
+
+
+# ---- numbers that are not finite, and code of others that fails ---------------------------------
+
+
+def spoiled(where: str) -> Any:
+    """A loss of the learner's own that goes wrong in one way."""
+
+    def loss(prediction: Any, target: Any, mask: Any) -> Any:
+        value, d = rl.mean_squared_error(prediction, target, mask)
+        wrong = {"loss": (np.nan, d), "inf": (np.inf, d), "nothing": None, "an array": (d, d), "alone": value}
+        if where == "derivative":
+            d = d.copy()
+            d[-1, 2] = np.nan
+        if where == "shape":
+            d = d[..., 0]
+        return wrong.get(where, (value, d))
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "text"),
+    [
+        ("loss", FloatingPointError, r"^loss: expected a finite number, got nan"),
+        ("inf", FloatingPointError, r"^loss: expected a finite number, got inf"),
+        ("derivative", FloatingPointError, r"^loss: .*derivative.*nan at time step 7, sequence 2"),
+        ("nothing", TypeError, r"^loss: expected .*\(loss, d_prediction\), got NoneType"),
+        ("alone", TypeError, r"^loss: expected .*\(loss, d_prediction\), got "),
+        ("an array", TypeError, r"^loss: expected .*number.*, got an array"),
+        ("shape", ValueError, r"^loss: expected .*derivative.*shape \(1, 4, 1\), got \(1, 4\)"),
+    ],
+)
+def test_a_loss_that_goes_wrong_stops_before_the_update(where: str, error: type[Exception], text: str) -> None:
+    model, task = adder()
+    trainer = rl.Trainer(model, rl.Adam(0.01), carry_state=True)
+    trainer.fit(task, 3)
+    before, model.loss = snapshot(trainer), spoiled(where)
+    with pytest.raises(error, match=text) as raised:
+        trainer.fit(task, 1)
+    assert_same(snapshot(trainer), before)
+    said = str(raised.value) + "".join(getattr(raised.value, "__notes__", ()))
+    assert "training step 4" in said
+    if error is FloatingPointError:
+        assert f"{trainer.history.gradient_norm[-1]:.3g} at the step before" in said
+        assert "clip_norm=1.0" in said
+        assert "lower learning rate" in said
+
+
+def test_one_optimizer_trains_one_model() -> None:
+    (model, task), (other, _), optimizer = adder(), adder(), rl.Adam(0.01)
+    rl.Trainer(model, optimizer).fit(task, 2)
+    rl.Trainer(model, optimizer).fit(task, 2)  # the same model again is no mistake
+    with refuses(ValueError, "optimizer"):
+        rl.Trainer(other, optimizer)
+    rl.Trainer(other, rl.Adam(0.01)).fit(task, 1)
+
+
+@pytest.mark.parametrize("where", ["callback", "batches"])
+def test_an_error_of_others_code_says_when_and_leaves_whole_steps(where: str) -> None:
+    model, task = adder()
+
+    def failing(trainer: rl.Trainer) -> None:
+        if trainer.step == 2:
+            raise KeyError("mine")
+
+    def batches() -> Any:
+        yield from (task.batch(0), task.batch(1))
+        raise KeyError("mine")
+
+    trainer = rl.Trainer(model, rl.SGD(0.1), callbacks=[failing] if where == "callback" else [])
+    with pytest.raises(KeyError, match="mine") as raised:
+        trainer.fit(task if where == "callback" else batches(), 5)
+    assert "step 2" in "".join(raised.value.__notes__)
+    again, _ = adder()
+    twin = rl.Trainer(again, rl.SGD(0.1))
+    twin.fit(task, 2)
+    assert_same(snapshot(trainer), snapshot(twin))

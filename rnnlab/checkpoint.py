@@ -1,0 +1,135 @@
+"""Training runs as files: saved, loaded into a trainer built in the same way, and kept by a callback."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnnlab.files import check_writable, is_safetensors, path_of, write_arrays
+from rnnlab.model import Batch
+from rnnlab.optim import uninterrupted
+from rnnlab.saving import arguments, check_arrays, first_difference, model_parts, outline, read
+from rnnlab.validate import describe, positive_int
+
+if TYPE_CHECKING:
+    from rnnlab.trainer import Trainer
+
+
+def save_trainer(trainer: Trainer, path: str | Path) -> None:
+    """See `Trainer.save`."""
+    header, arrays = model_parts(trainer.model)
+    optimizer, history = trainer.optimizer, {f.name: getattr(trainer.history, f.name) for f in fields(trainer.history)}
+    numbers = {name for name, values in history.items() if all(type(value) is float for value in values)}
+    header["run"] = settings(trainer) | {
+        "step": trainer.step,
+        "optimizer_steps": optimizer.steps,
+        "history": {name: values for name, values in history.items() if name not in numbers},
+        "best": [callback.best for callback in trainer.callbacks if isinstance(callback, Checkpoint)],
+    }
+    params = trainer.model.params
+    ends = np.cumsum([p.size for p in params.values()])[:-1]
+    for n, memory in enumerate(optimizer.memory):
+        for (name, p), part in zip(params.items(), np.split(memory, ends), strict=True):
+            arrays[f"optimizer.{n}.{name}"] = part.reshape(p.shape)
+    arrays |= {f"state.{n}": part for n, part in enumerate(trainer.state or ())}
+    arrays |= {f"history.{name}": np.array(history[name], float) for name in numbers}
+    write_arrays(path, header, arrays)
+
+
+def settings(trainer: Trainer) -> dict[str, Any]:
+    """What a trainer must have in common with the one whose file it loads."""
+    return {name: outline(getattr(trainer, name)) for name in arguments(trainer)} | {
+        "optimizer": outline(trainer.optimizer),
+        "task": trainer.task,
+    }
+
+
+def load_trainer(trainer: Trainer, path: str | Path) -> None:
+    """See `Trainer.load`."""
+    header, arrays = read(path)
+    model, optimizer, run = trainer.model, trainer.optimizer, header.get("run")
+    if not isinstance(run, dict):
+        raise ValueError(f"{path}: expected a trainer's file, got a model's: rl.load reads it")
+    try:
+        first_difference(header["model"], outline(model), "model")
+        for name, here in settings(trainer).items():
+            if name != "task":
+                first_difference(run.get(name), here, name)
+        step, steps = positive_int("step", run["step"], 0), positive_int("optimizer_steps", run["optimizer_steps"], 0)
+        others, best = dict(run["history"]), list(run["best"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: expected the run of a trainer built like this one, got another; {error}") from error
+    params = model.params
+    names = {name.split(".")[1] for name in arrays if name.startswith("optimizer.")}
+    wanted = dict(params) | {f"optimizer.{n}.{name}": p for n in range(len(names)) for name, p in params.items()}
+    numbers = {n: a for n, a in arrays.items() if n.startswith("history.") and a.dtype == float and a.ndim == 1}
+    first = arrays.get("state.0")
+    states = [] if first is None else [f"state.{n}" for n in range(len(model.cells))]
+    B = first.shape[1] if first is not None and first.ndim == 3 else 1
+    for name, cell in zip(states, model.cells, strict=False):
+        wanted[name] = np.empty((len(cell.state_names), B, cell.hidden_size), cell.dtype)
+    check_arrays(path, wanted, {name: a for name, a in arrays.items() if name not in numbers})
+    if {name.split(".")[1] for name in numbers} | others.keys() != {f.name for f in fields(trainer.history)}:
+        raise ValueError(f"{path}: expected the history of this trainer, got {[*numbers, *others]}")
+    history = type(trainer.history)(**others | {name.split(".")[1]: a.tolist() for name, a in numbers.items()})
+    memory = tuple(
+        np.concatenate([arrays[f"optimizer.{n}.{name}"].ravel() for name in params]) for n in range(len(names))
+    )
+    checkpoints = [callback for callback in trainer.callbacks if isinstance(callback, Checkpoint)]
+    with uninterrupted():  # all is checked: from here on nothing can fail
+        for name, p in params.items():
+            p[...] = arrays[name]
+        optimizer.steps, optimizer.memory = steps, memory
+        trainer.step, trainer.history, trainer.last = step, history, None
+        trainer.state = tuple(arrays[name] for name in states) or None
+        trainer.task, trainer.expected_task = run.get("task"), run.get("task")
+        model.vocabulary = header.get("vocabulary")
+        for callback, value in zip(checkpoints, best, strict=False):
+            callback.best = value
+
+
+class Checkpoint:
+    """A callback that saves the trainer to `path` after its first step and then after every `every`-th.
+
+    Each save takes the place of the last one, whole or not at all: killed at any moment, a trainer built in the same
+    way that loads `path` and trains on is where it would have been, bit for bit. The first save shows at once whether
+    the disk has room for it.
+
+    Parameters
+    ----------
+    path : a name that ends in .npz or .safetensors, in a folder that is there
+    every : steps from one save to the next
+    validation : a `Batch` kept apart, such as `task.evaluation()`: its loss is computed at each save, and the trainer
+        with the smallest so far is kept too, in `path` with "-best" before the ending; `best` is that loss
+
+    Raises
+    ------
+    TypeError, ValueError for an argument that does not fit, OSError where the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path, every: int = 100, validation: Batch | None = None) -> None:
+        self.path, self.every = path_of("path", path), positive_int("every", every)
+        if validation is not None and not isinstance(validation, Batch):
+            raise TypeError(f"validation: expected a Batch or None, got {describe(validation)}")
+        is_safetensors(path)
+        check_writable(self.path)
+        self.validation = validation
+        self.best: float | None = None
+
+    @property
+    def best_path(self) -> Path:
+        """Where the best is kept."""
+        return self.path.with_name(f"{self.path.stem}-best{self.path.suffix}")
+
+    def __call__(self, trainer: Trainer) -> None:
+        if trainer.step != 1 and trainer.step % self.every:
+            return
+        if self.validation is not None:
+            loss = float(trainer.model.mean_loss(self.validation))
+            if self.best is None or loss < self.best:
+                self.best = loss
+                trainer.save(self.best_path)
+        trainer.save(self.path)

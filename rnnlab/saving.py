@@ -1,0 +1,226 @@
+"""Models as files: what is in a file, and how it is checked before anything is used; `rnnlab.checkpoint` adds runs.
+
+A file (see `rnnlab.files`) holds every parameter under its name in `model.params`, and this header:
+
+    format, version    "rnnlab", 1: a file of a later version is refused
+    model              the `outline` of the model
+    vocabulary         the alphabet of a text model, or null
+    run                of a trainer only: outlines of its settings, optimizer and task; its step, the optimizer's steps,
+                       what is in the history beside lists of numbers, the best validation losses of its `Checkpoint`s
+
+A trainer's file also holds `optimizer.<n>.<parameter>`, the optimizer's memory (Adam's m and v are 0 and 1),
+`state.<n>`, the state carried by layer n, and `history.<field>`. Tapes are in no file.
+
+An outline says how an object is built: {"class": name, argument: value, ...} with the arguments of the constructor
+that the object keeps as attributes of the same names; a value is a number, a string, a list or an outline. So a cell of
+yours with an option is saved and loaded when its constructor says `self.option = option`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnnlab import losses
+from rnnlab.cells.base import Cell
+from rnnlab.files import crc32, read_arrays, write_arrays
+from rnnlab.model import Loss, SequenceModel
+from rnnlab.ops import Array
+from rnnlab.readout import Dense
+from rnnlab.validate import check_finite, describe
+
+VERSION = 1
+BUILT = (Cell, Dense, SequenceModel)  # what a file may name the classes of
+NOT_OUTLINED = ("self", "rng", "model", "optimizer", "callbacks")
+
+
+# ---- outlines ---------------------------------------------------------------------------------
+
+
+def outline(value: Any) -> Any:
+    """How `value` is built, as JSON can write it."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.dtype):
+        return value.name
+    if isinstance(value, list | tuple):
+        return [outline(entry) for entry in value]
+    if isinstance(value, np.ndarray):
+        return {"array": [list(value.shape), value.dtype.name, crc32(value)]}
+    if inspect.isroutine(value) or isinstance(value, type):
+        return {"function": name_of(value)}
+    return {"class": name_of(type(value))} | {name: outline(getattr(value, name)) for name in arguments(value)}
+
+
+def arguments(made: object) -> list[str]:
+    """The arguments of the constructors of this object's class that it keeps under their names."""
+    found: dict[str, None] = {}
+    for cls in type(made).__mro__:
+        if (init := vars(cls).get("__init__")) is None or cls is object:
+            continue
+        parameters = inspect.signature(init).parameters.values()
+        found |= dict.fromkeys(p.name for p in parameters if p.name not in NOT_OUTLINED and hasattr(made, p.name))
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break  # it hands nothing on to the class above
+    return list(found)
+
+
+def name_of(thing: Any) -> str:
+    """The name of a class or function: "rnnlab.LSTMCell" for the library's, "MyCell" for yours."""
+    name = str(getattr(thing, "__qualname__", type(thing).__name__))
+    return f"rnnlab.{name}" if str(getattr(thing, "__module__", "")).split(".")[0] == "rnnlab" else name
+
+
+def rebuild(made: Any, known: Mapping[str, Any], numbers: int) -> Any:
+    """The object of an outline; `numbers` is how many the file holds, so no larger layer is made."""
+    if isinstance(made, list):
+        return [rebuild(entry, known, numbers) for entry in made]
+    if not isinstance(made, dict):
+        return made
+    name = made.get("class", made.get("function"))
+    if not isinstance(name, str) or name not in known:
+        ask = f"rl.load(path, cells=[{name}])" if "class" in made else f"rl.load(path, loss={name})"
+        raise ValueError(f"the {'class' if 'class' in made else 'function'} {name!r}: hand it over, {ask}")
+    if "function" in made:
+        return known[name]
+    options = {key: rebuild(value, known, numbers) for key, value in made.items() if key != "class"}
+    sizes = [int(size) for key, size in options.items() if key.endswith("_size")]
+    if min(sizes, default=1) < 1 or max(np.prod(sizes, dtype=object), options.get("hidden_size", 0) ** 2) > numbers:
+        raise ValueError(f"{name} of the sizes {sizes}, which the {numbers} numbers in the file cannot fill")
+    return known[name](**options)
+
+
+def first_difference(saved: Any, here: Any, where: str) -> None:
+    """ValueError that names the first place where two outlines differ."""
+    if isinstance(saved, dict) and isinstance(here, dict) and saved.get("class") == here.get("class"):
+        for key in here | saved:
+            first_difference(saved.get(key), here.get(key), f"{where}.{key}")
+    elif isinstance(saved, list) and isinstance(here, list) and len(saved) == len(here):
+        for n, (one, other) in enumerate(zip(saved, here, strict=True)):
+            first_difference(one, other, f"{where}[{n}]")
+    elif saved != here:
+        raise ValueError(f"{where}: expected {_short(saved)} as in the file, got {_short(here)}")
+
+
+def _short(made: Any) -> str:
+    return str(made["class"]) if isinstance(made, dict) and "class" in made else repr(made)
+
+
+# ---- models -----------------------------------------------------------------------------------
+
+
+def model_parts(model: SequenceModel) -> tuple[dict[str, Any], dict[str, Array]]:
+    """(header, arrays) of a model; ValueError for one that could not be rebuilt from them as it is."""
+    made, arrays = outline(model), dict(model.params)
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise TypeError(f"params[{name!r}]: expected real floats to save, got {array.dtype}; `astype` converts it")
+        check_finite(f"params[{name!r}]", array)
+    mine: list[Any] = [type(layer) for layer in (model, *model.cells, model.readout)]
+    _check_kept(model, _rebuilt("model", made, _known(mine, model.loss), arrays))
+    return {"format": "rnnlab", "version": VERSION, "model": made, "vocabulary": model.vocabulary}, arrays
+
+
+def save_model(model: SequenceModel, path: str | Path) -> None:
+    """See `SequenceModel.save`."""
+    write_arrays(path, *model_parts(model))
+
+
+def load(path: str | Path, cells: Iterable[type] = (), loss: Loss | None = None) -> SequenceModel:
+    """The model of a file that `model.save` or `trainer.save` wrote, bit for bit as it was.
+
+    Parameters
+    ----------
+    path : the .npz or .safetensors file
+    cells : classes of your own that the model is made of, such as `[MyCell]`
+    loss : the model's loss function, where it is one of your own
+
+    Raises
+    ------
+    FileNotFoundError, and ValueError that names the file and what is wrong with it: it is truncated, damaged, of
+    another kind or a later version; an array is missing, one too many, or of another shape or dtype; or the model needs
+    a class or a loss that was not handed over. Nothing in the file is executed.
+    """
+    classes = tuple(cells) if isinstance(cells, Iterable) else (cells,)
+    for cls in classes:
+        if not isinstance(cls, type) or not issubclass(cls, BUILT):
+            raise TypeError(f"cells: expected classes such as [MyCell], got {describe(cls)}")
+    if loss is not None and not callable(loss):
+        raise TypeError(f"loss: expected a function (prediction, target, mask), got {describe(loss)}")
+    header, arrays = read(path)
+    model: SequenceModel = _rebuilt(path, header["model"], _known(classes, loss), arrays, run="run" in header)
+    model.vocabulary = header.get("vocabulary")
+    return model
+
+
+def _known(classes: Iterable[Any], loss: Any) -> dict[str, Any]:
+    """What a file may name: the library's layers and losses, and what was handed over."""
+    import rnnlab
+
+    ours = [thing for name in rnnlab.__all__ if isinstance(thing := vars(rnnlab).get(name), type)]
+    functions = [f for name, f in vars(losses).items() if name in rnnlab.__all__ and inspect.isfunction(f)]
+    things = [*(c for c in ours if issubclass(c, BUILT)), *functions, *classes, *([] if loss is None else [loss])]
+    return {name_of(thing): thing for thing in things}
+
+
+def _rebuilt(
+    path: str | Path, made: Any, known: Mapping[str, Any], arrays: Mapping[str, Array], run: bool = False
+) -> Any:
+    """The model of this outline with these arrays, all checked."""
+    try:
+        model = rebuild(made, known, sum(array.size for array in arrays.values()))
+        if not isinstance(model, SequenceModel):
+            raise TypeError(f"no model: {describe(model)}")
+    except Exception as error:  # whatever a hostile outline makes a constructor raise
+        raise ValueError(f"{path}: expected the description of a model, got {error}") from error
+    check_arrays(path, model.params, {k: a for k, a in arrays.items() if not (run and _of_run(k))})
+    return model.with_params({name: arrays[name] for name in model.params})
+
+
+def check_arrays(path: str | Path, wanted: Mapping[str, Array], found: Mapping[str, Array]) -> None:
+    if missing := [name for name in wanted if name not in found]:
+        raise ValueError(f"{path}: expected an array {missing[0]!r}, got {list(found)}")
+    if extra := [name for name in found if name not in wanted]:
+        raise ValueError(f"{path}: expected the arrays {list(wanted)}, got one more: {extra[0]!r}")
+    for name, array in wanted.items():
+        if (found[name].shape, found[name].dtype) != (array.shape, array.dtype):
+            raise ValueError(f"{path}: expected {name!r} to be {describe(array)}, got {describe(found[name])}")
+        check_finite(f"{path}: {name!r}", found[name])
+
+
+def _of_run(name: str) -> bool:
+    return name.split(".")[0] in ("optimizer", "state", "history")
+
+
+def _check_kept(model: SequenceModel, again: SequenceModel) -> None:
+    """ValueError for a layer with an attribute that building it again does not bring back."""
+    layers: tuple[Cell | Dense, ...] = (*model.cells, model.readout)
+    for layer, copy in zip(layers, (*again.cells, again.readout), strict=True):
+        for name, value in vars(layer).items():
+            if name in ("rng", "params") or name in layer.params:
+                continue
+            if outline(vars(copy).get(name)) != outline(value):
+                raise ValueError(
+                    f"{type(layer).__name__}.{name}: expected an option kept under the name of the constructor's "
+                    f"argument, so that loading brings it back, got {value!r:.60} that would be lost"
+                )
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    header, arrays = read_arrays(path)
+    if header.get("format") != "rnnlab" or not isinstance(header.get("version"), int) or "model" not in header:
+        raise ValueError(f"{path}: expected a file that rnnlab saved, got the format {header.get('format')!r}")
+    if header["version"] > VERSION:
+        raise ValueError(
+            f"{path}: expected format version {VERSION}, got {header['version']}, of a later rnnlab: update yours"
+        )
+    vocabulary = header.get("vocabulary")
+    if vocabulary is not None and not isinstance(vocabulary, str):
+        raise ValueError(f"{path}: expected an alphabet as a string, got {describe(vocabulary)}")
+    return header, arrays
