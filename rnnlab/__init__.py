@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from rnnlab import experiments, interop, lab, plots
     from rnnlab.diagnosis import Diagnosis, Finding, diagnose
     from rnnlab.gradcheck import GradientMismatch, GradientReport, check_gradients
+    from rnnlab.lesson.explain import StepExplanation, explain_step
 
 _ON_DEMAND = {
+    "rnnlab.lesson.explain": ("StepExplanation", "explain_step"),
     "rnnlab.gradcheck": ("GradientMismatch", "GradientReport", "check_gradients"),
     "rnnlab.diagnosis": ("Diagnosis", "Finding", "diagnose"),
 }
@@ -50,12 +52,14 @@ __all__ = [
     "LossAndGrads",
     "RNNCell",
     "SequenceModel",
+    "StepExplanation",
     "Tape",
     "Trainer",
     "check_gradients",
     "clip_by_global_norm",
     "diagnose",
     "experiments",
+    "explain_step",
     "init",
     "interop",
     "lab",

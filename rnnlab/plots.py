@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from rnnlab.cells.base import Tape
 from rnnlab.gradnorm import GradientNormLogger, entry_of
 from rnnlab.lab import DistanceTerms, GateStatistics, JacobianDecay, MemoryPaths, Truncation
+from rnnlab.lesson.diagram import cell_diagram as cell_diagram
 from rnnlab.ops import Array
 from rnnlab.trainer import History
 from rnnlab.validate import check_finite, check_shape, describe, one_of, positive_int, to_array

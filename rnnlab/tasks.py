@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from rnnlab.losses import mean_squared_error, softmax_cross_entropy
 from rnnlab.model import Batch, Loss, SequenceModel, check_model
 from rnnlab.ops import Array
-from rnnlab.validate import describe, generator, label_array, positive_float, positive_int
+from rnnlab.validate import describe, generator, label_array, one_of, positive_float, positive_int
 
 EVALUATION = 2**32  # the number of the evaluation batch, beyond any training batch
 
@@ -101,20 +102,29 @@ def _draw_adding(rng: np.random.Generator, T: int, B: int) -> Batch:
     return _answer_at_end(x, (x[first, rows, 0] + x[second, rows, 0])[:, None])
 
 
-def movie(T: int, batch_size: int = 32, seed: int = 0) -> Task:
-    """The lesson's movie: T scenes of 4 types, one in the first half is the reveal; name its type at the end.
+def movie(T: int, batch_size: int = 32, seed: int = 0, *, reveals: int = 1, ask: str = "end") -> Task:
+    """The lesson's movie: T scenes of 4 types, some of them reveals; name the type of the last reveal so far.
 
-    x (T, B, 5): the scene's type one-hot, and a flag that is 1 at the reveal. y: the type of the
-    revealing scene, at the last step. Chance is .25, a share of .99 counts as solved. T is at least 2.
+    x (T, B, 5): the scene's type one-hot, and a flag that is 1 at a reveal. y: the type of the latest
+    revealing scene, asked at the last step alone (`ask="end"`) or at every scene from the first reveal on
+    (`ask="always"`). One reveal lies in the first half; several lie anywhere, and each makes the one
+    before it worthless. Chance is .25, a share of .99 at the last step counts as solved. T is at least 2
+    and at least the number of reveals; ValueError otherwise, and for another `ask`.
     """
-    return _task("movie", T, 2, batch_size, seed, _draw_movie, 5, 4, softmax_cross_entropy, 0.25, 0.99)
+    reveals, ask = positive_int("reveals", reveals), one_of("ask", ask, ("end", "always"))
+    draw = partial(_draw_movie, reveals=reveals, always=ask == "always")
+    return _task("movie", T, max(2, reveals), batch_size, seed, draw, 5, 4, softmax_cross_entropy, 0.25, 0.99)
 
 
-def _draw_movie(rng: np.random.Generator, T: int, B: int) -> Batch:
-    scenes, reveal, rows = rng.integers(0, 4, (T, B)), rng.integers(0, T // 2, B), np.arange(B)
+def _draw_movie(rng: np.random.Generator, T: int, B: int, reveals: int, always: bool) -> Batch:
+    scenes, rows = rng.integers(0, 4, (T, B)), np.arange(B)
+    at = rng.integers(0, T // 2, (1, B)) if reveals == 1 else rng.random((T, B)).argsort(axis=0)[:reveals]
     x = np.eye(5)[scenes]
-    x[reveal, rows, 4] = 1
-    return _answer_at_end(x, scenes[reveal, rows])
+    x[at, rows, 4] = 1
+    latest = np.maximum.accumulate(np.where(x[..., 4] == 1, np.arange(T)[:, None], -1), axis=0)
+    if not always:
+        return _answer_at_end(x, scenes[latest[-1], rows])
+    return Batch(x, np.where(latest < 0, 0, scenes[latest, rows]), latest >= 0)
 
 
 def temporal_order(T: int, batch_size: int = 32, seed: int = 0) -> Task:

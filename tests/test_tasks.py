@@ -205,6 +205,35 @@ def test_temporal_order_asks_which_two_symbols_came_in_which_order(T: int) -> No
     assert distractors == {2, 3, 4, 5}
 
 
+@pytest.mark.parametrize("ask", ["end", "always"])
+@pytest.mark.parametrize(("T", "reveals"), [(12, 1), (12, 3), (4, 4)])
+def test_movie_asks_for_the_latest_reveal_so_far(T: int, reveals: int, ask: str) -> None:
+    batch = tasks.movie(T, 50, reveals=reveals, ask=ask).batch(2)
+    assert batch.mask is not None
+    for row in range(50):
+        answer, seen = None, 0
+        for t in range(T):
+            if batch.x[t, row, 4]:
+                answer, seen = int(batch.x[t, row, :4].argmax()), seen + 1
+            asked = t == T - 1 if ask == "end" else answer is not None
+            assert batch.mask[t, row] == asked
+            if asked:
+                assert batch.y[t, row] == answer
+        assert seen == reveals
+
+
+def test_several_reveals_lie_anywhere_and_what_is_asked_changes_no_film() -> None:
+    end, always = (tasks.movie(10, 400, reveals=3, ask=ask).batch(0) for ask in ("end", "always"))
+    assert np.array_equal(end.x, always.x)
+    assert end.x[:, :, 4].any(axis=1).all()
+
+
+@pytest.mark.parametrize("wrong", [{"reveals": 0}, {"reveals": 11}, {"ask": "never"}, {"reveals": 1.5}])
+def test_movie_refuses_reveals_and_questions_that_do_not_fit(wrong: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        tasks.movie(10, **wrong)
+
+
 @pytest.mark.parametrize("make", [tasks.movie, tasks.temporal_order])
 def test_the_classes_are_equally_frequent(make: Any) -> None:
     counts = np.bincount(make(30, 4000).batch(0).y[-1], minlength=4)

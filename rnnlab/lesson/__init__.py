@@ -1,0 +1,1 @@
+"""What the lesson explains with: one step in numbers, a cell drawn, exercises that check themselves."""
