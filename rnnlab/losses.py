@@ -38,12 +38,8 @@ def softmax_cross_entropy(prediction: Array, target: Array, mask: Array | None =
     the loss overflows.
     """
     prediction = _prediction(prediction)
-    *lead, classes = prediction.shape
-    keep = mask_array(mask, tuple(lead))
-    target = to_array("target", target)
-    if target.dtype.kind in "iu" and target.shape == keep.shape:
-        target = np.where(keep, target, 0)
-    target = label_array("target", target, _axes(keep.shape), classes)
+    keep = mask_array(mask, prediction.shape[:-1])
+    target = labels("target", target, keep, prediction)
     # Overflow is -inf, whose exp is the right 0, and reported below where a target picks it.
     with np.errstate(over="ignore", under="ignore"):
         log_p = log_softmax(prediction)
@@ -67,16 +63,32 @@ def mean_squared_error(prediction: Array, target: Array, mask: Array | None = No
     """
     prediction = _prediction(prediction)
     keep = mask_array(mask, prediction.shape[:-1])
-    target = to_array("target", target)
-    if target.dtype.kind in "fc" and target.shape == prediction.shape:
-        target = np.where(keep[..., None], target, 0)
-    target = float_array("target", target, _axes(prediction.shape), prediction.dtype)
+    target = values("target", target, keep, prediction)
     count = int(keep.sum()) * prediction.shape[-1]
     with np.errstate(over="ignore", under="ignore"):  # the first is reported below
         error = np.where(keep[..., None], prediction - target, 0)
         loss = (error**2).sum() / count
         d = error * prediction.real.dtype.type(2 / count)
     return _finite(loss), d
+
+
+def labels(name: str, target: object, keep: Array, prediction: Array) -> Array:
+    """The targets of `softmax_cross_entropy`, with 0 where the mask keeps nothing; TypeError, ValueError for others."""
+    array = to_array(name, target)
+    if array.dtype.kind in "iu" and array.shape == keep.shape:
+        array = np.where(keep, array, 0)
+    return label_array(name, array, _axes(keep.shape), prediction.shape[-1])
+
+
+def values(name: str, target: object, keep: Array, prediction: Array) -> Array:
+    """The targets of `mean_squared_error`, with 0 where the mask keeps nothing; TypeError, ValueError for others."""
+    array = to_array(name, target)
+    if array.dtype.kind in "fc" and array.shape == prediction.shape:
+        array = np.where(keep[..., None], array, 0)
+    return float_array(name, array, _axes(prediction.shape), prediction.dtype)
+
+
+TARGETS = {softmax_cross_entropy: labels, mean_squared_error: values}  # how each loss checks what it is given
 
 
 def _finite(loss: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnlab.cells.base import Cell, Gradients, Tape
-from rnnlab.losses import mask_array
+from rnnlab.losses import TARGETS, mask_array
 from rnnlab.ops import Array
 from rnnlab.readout import Dense
 from rnnlab.validate import check_params, describe, float_dtype, to_array
@@ -163,12 +163,18 @@ class SequenceModel:
             raise TypeError(f"batch: expected a Batch, got {describe(batch)}")
         tapes = self.unroll(batch.x, state)
         h = tapes[-1].h
-        mask = mask_array(batch.mask, h.shape[:2])
-        y = to_array("y", batch.y)
-        if y.shape[:2] != h.shape[:2]:
-            raise ValueError(
-                f"y: expected shape {h.shape[:2]} or {(*h.shape[:2], self.readout.output_size)}, got {y.shape}"
-            )
+        y, (T, B), O = to_array("y", batch.y), h.shape[:2], self.readout.output_size  # noqa: E741
+        for name, array in (("y", y), ("mask", to_array("mask", batch.mask))):
+            if array.shape[:2] == (B, T) != (T, B):
+                raise ValueError(
+                    f"{name}: expected time first like x, (T={T}, B={B}), got {array.shape}: one of the two looks like "
+                    f"(B, T); `swapaxes(0, 1)` puts time first"
+                )
+        mask = mask_array(batch.mask, (T, B))
+        if y.shape[:2] != (T, B):
+            raise ValueError(f"y: expected shape {(T, B)} or {(T, B, O)}, got {y.shape}")
+        if self.loss in TARGETS:  # here, where its shape and places are the batch's
+            y = TARGETS[self.loss]("y", y, mask, np.broadcast_to(np.zeros((), h.dtype), (T, B, O)))
         read = mask.any(axis=1)
         kept = slice(None) if read.all() else np.flatnonzero(read)  # a slice copies nothing
         prediction = self.readout.forward(h[kept])

@@ -78,9 +78,13 @@ class Task(BatchStream):
         return score < self.solved_at if self.loss is mean_squared_error else score >= self.solved_at
 
 
-def _check_sizes(model: SequenceModel, inputs: int, outputs: int) -> None:
+def _check_sizes(model: SequenceModel, inputs: int, outputs: int, characters: str | None = None) -> None:
     """TypeError for what is no model, ValueError for one of other sizes: one output too many would broadcast."""
     check_model(model)
+    if characters is not None and model.vocabulary not in (None, characters):
+        raise ValueError(
+            f"model: expected one trained on {characters!r:.60}, got the alphabet {model.vocabulary!r:.60}"
+        )
     if (model.cells[0].input_size, model.readout.output_size) != (inputs, outputs):
         raise ValueError(f"model: expected {inputs} inputs and {outputs} outputs, got {model}")
 
@@ -212,13 +216,16 @@ class CharText(BatchStream):
         rows = self.train[(starts + np.arange(self.T + 1)[:, None]) % len(self.train)]
         return Batch(rows[:-1], rows[1:])
 
-    def encode(self, text: str) -> Array:
-        """The characters' numbers, (T,). Raises ValueError for one that is not in the alphabet."""
+    def encode(self, text: str, name: str = "text") -> Array:
+        """The characters' numbers, (T,). Raises ValueError, with this name, for one that is not in the alphabet."""
         if not isinstance(text, str):
-            raise TypeError(f"text: expected a string, got {describe(text)}")
+            raise TypeError(f"{name}: expected a string, got {describe(text)}")
         unknown = set(text) - set(self.characters)
         if unknown:
-            raise ValueError(f"text: expected characters of the alphabet only, got {''.join(sorted(unknown))!r}")
+            raise ValueError(
+                f"{name}: expected characters of the alphabet only, got {''.join(sorted(unknown))!r}; "
+                f"the alphabet is {self.characters!r:.100}"
+            )
         return numbers_of(text, self.characters)
 
     def decode(self, numbers: Array) -> str:
@@ -228,7 +235,7 @@ class CharText(BatchStream):
 
     def bits_per_character(self, model: SequenceModel) -> float:
         """Mean of -log2 p(next character) over the test text, read once from a zero state."""
-        _check_sizes(model, self.size, self.size)
+        _check_sizes(model, self.size, self.size, self.characters)
         outputs, _ = model.predict(self.test[:-1, None])
         loss, _ = softmax_cross_entropy(outputs, self.test[1:, None])
         return float(loss / np.log(2))
@@ -245,10 +252,10 @@ class CharText(BatchStream):
         """`length` characters that the model writes after the prompt, drawn from softmax(outputs / temperature)."""
         temperature, length = positive_float("temperature", temperature), positive_int("length", length)
         rng = generator(rng)
-        _check_sizes(model, self.size, self.size)
+        _check_sizes(model, self.size, self.size, self.characters)
         if not isinstance(prompt, str) or not prompt:
             raise ValueError(f"prompt: expected a text of at least one character, got {describe(prompt)}")
-        x, state, written = self.encode(prompt)[:, None], None, []
+        x, state, written = self.encode(prompt, "prompt")[:, None], None, []
         for _ in range(length):
             outputs, state = model.predict(x, state)
             logits = outputs[-1, 0].astype(float)
@@ -272,12 +279,13 @@ def char_text(
 
     `text` is the text itself, a `Path` to a .txt file (UTF-8), or None for `python_reference()`. A string
     that ends in .txt on one line is taken for a path too. Raises FileNotFoundError for a missing file,
-    TypeError for anything else, ValueError for a text that is too short to be read by `batch_size` rows.
+    TypeError for anything else, ValueError for a file that is not UTF-8 and for a text that is too short to be read
+    by `batch_size` rows.
     """
     if text is None:
         text = python_reference()
     if isinstance(text, Path) or (isinstance(text, str) and text.endswith(".txt") and "\n" not in text):
-        text = Path(text).read_text(encoding="utf-8")
+        text = read_text(Path(text))
     if not isinstance(text, str):
         raise TypeError(f"text: expected a string or a path, got {describe(text)}")
     T, batch_size = positive_int("T", T), positive_int("batch_size", batch_size)
@@ -287,10 +295,23 @@ def char_text(
     numbers = numbers_of(text, characters)
     split = len(text) - round(len(text) * test_share)
     if split < max(batch_size, T + 1) or len(text) - split < 2:
+        name = "" if "\n" in text else f"; for the file of that name pass Path({text!r:.60})"
         raise ValueError(
-            f"text: expected more than {max(batch_size, T + 1)} characters to train on, got {len(text)} in all"
+            f"text: expected more than {max(batch_size, T + 1)} characters to train on, got {len(text)} in all{name}"
         )
     return CharText(characters, numbers[:split], numbers[split:], T, batch_size)
+
+
+def read_text(path: Path) -> str:
+    """A file's text, without a byte-order mark; ValueError that names a file that is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = f"byte {error.object[error.start]:#x} at {error.start}"
+        raise ValueError(
+            f"text: expected a file in UTF-8, got {str(path)!r} with {place}: "
+            f"save it as UTF-8, or pass Path({path.name!r}).read_text(encoding=...) with the encoding that it has"
+        ) from error
 
 
 def ngram_bits(train: Array, test: Array, n: int) -> float:

@@ -244,8 +244,8 @@ BAD_BATCHES: list[tuple[type[Exception], str, rl.Batch]] = [
     (TypeError, "x", rl.Batch(X.astype(int), Y)),
     (ValueError, "y", rl.Batch(X, Y[:-1])),
     (ValueError, "y", rl.Batch(X, Y[:, :-1])),
-    (ValueError, "target", rl.Batch(X, Y[..., :1])),
-    (TypeError, "target", rl.Batch(X, Y[..., 0].astype(int))),
+    (ValueError, "y", rl.Batch(X, Y[..., :1])),
+    (TypeError, "y", rl.Batch(X, Y[..., 0].astype(int))),
     (ValueError, "mask", rl.Batch(X, Y, np.zeros((6, 3), bool))),
     (ValueError, "mask", rl.Batch(X, Y, np.ones((6, 2), bool))),
     (TypeError, "mask", rl.Batch(X, Y, np.full((6, 3), 7))),
@@ -383,3 +383,34 @@ def test_predict_holds_its_outputs_once() -> None:
     finally:
         tracemalloc.stop()
     assert outputs.nbytes < peak < 1.2 * outputs.nbytes
+
+
+@pytest.mark.parametrize("loss", [rl.mean_squared_error, rl.softmax_cross_entropy])
+def test_a_wrong_target_is_named_where_it_stands_in_the_batch(loss: Any) -> None:
+    """And not in the steps that the loss reads, which are fewer."""
+    T, B, O = 7, 4, 3  # noqa: E741 - O is the shape letter
+    model = rl.SequenceModel(rl.RNNCell(2, 5, rng=0), rl.Dense(5, O, rng=1), loss)
+    x, mask = np.zeros((T, B, 2)), np.zeros((T, B), bool)
+    mask[5:] = True
+    y: Any = np.zeros((T, B, O)) if loss is rl.mean_squared_error else np.zeros((T, B), int)
+    bad = y.copy()
+    bad[6, 2] = np.nan if loss is rl.mean_squared_error else 9
+    place = r"\(6, 2, 0\)" if loss is rl.mean_squared_error else r"\(6, 2\)"
+    with pytest.raises(ValueError, match=rf"^y: expected .* at index {place}"):
+        model.loss_and_grads(rl.Batch(x, bad, mask))
+    bad[6, 2], bad[0, 1] = 0, bad[6, 2]
+    model.loss_and_grads(rl.Batch(x, bad, mask))  # where nothing is read, nothing is asked
+
+
+def test_batch_first_beside_time_first_is_called_so() -> None:
+    T, B = 7, 4
+    model = rl.SequenceModel(rl.RNNCell(2, 5, rng=0), rl.Dense(5, 3, rng=1), rl.softmax_cross_entropy)
+    x, y, mask = np.zeros((T, B, 2)), np.zeros((T, B), int), np.ones((T, B), bool)
+    for batch, name in (
+        (rl.Batch(x.swapaxes(0, 1), y), "y"),
+        (rl.Batch(x, y.T), "y"),
+        (rl.Batch(x, y, mask.T), "mask"),
+        (rl.Batch(x, np.zeros((B, T, 3))), "y"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name}: expected time first .*looks like \(B, T\).*swapaxes"):
+            model.loss_and_grads(batch)

@@ -399,7 +399,7 @@ def test_bad_sampling_arguments_are_refused() -> None:
         (ValueError, "temperature", {"temperature": 0}),
         (ValueError, "prompt", {"prompt": ""}),
         (TypeError, "rng", {"rng": "seed"}),
-        (ValueError, "text", {"prompt": "?"}),
+        (ValueError, "prompt", {"prompt": "?"}),
     ]
     for error, name, arguments in bad:
         with refuses(error, name):
@@ -529,3 +529,37 @@ def test_ngram_bits_read_any_integers(kind: Any) -> None:
     assert tasks.ngram_bits(far + train.astype(np.uint64), far + test.astype(np.uint64), 1) == tasks.ngram_bits(
         far + train, far + test, 1
     )
+
+
+def test_a_text_file_that_is_not_utf_8_is_named_with_the_remedy(tmp_path: Path) -> None:
+    text, path = "caf\u00e9 au lait, s'il vous pla\u00eet. " * 20, tmp_path / "menu.txt"
+    for encoding in ("latin-1", "utf-16"):
+        path.write_bytes(text.encode(encoding))
+        with pytest.raises(
+            ValueError, match=r"^text: expected a file in UTF-8, got '.*menu\.txt' with byte 0x.*encoding"
+        ):
+            tasks.char_text(path)
+    path.write_bytes(text.encode("utf-8-sig"))  # with a byte-order mark, as some editors write it
+    assert tasks.char_text(path).characters == tasks.char_text(text).characters
+    with pytest.raises(ValueError, match=r"^text: expected more than 65 characters.*pass Path\('menu\.md'\)"):
+        tasks.char_text("menu.md")
+    with pytest.raises(FileNotFoundError, match=r"absent\.txt"):
+        tasks.char_text(str(tmp_path / "absent.txt"))
+
+
+def test_a_prompt_outside_the_alphabet_is_named_with_the_alphabet() -> None:
+    task = tasks.char_text(ALPHABET_TEXT, T=7, batch_size=4)  # without a line's end, which is the default prompt
+    with pytest.raises(ValueError, match=r"^prompt: expected .*got '\\n'; the alphabet is 'abc"):
+        task.sample(character_model(task), 5, 0)
+
+
+def test_a_model_of_another_alphabet_of_the_same_size_is_refused() -> None:
+    task = tasks.char_text(ALPHABET_TEXT, T=7, batch_size=4)
+    model = character_model(task)
+    rl.Trainer(model, rl.SGD(0.1)).fit(task, 1)
+    other = tasks.char_text(ALPHABET_TEXT.upper(), T=7, batch_size=4)
+    assert task.bits_per_character(model) > 0
+    with refuses(ValueError, "model"):
+        other.bits_per_character(model)
+    with refuses(ValueError, "model"):
+        other.sample(model, 3, 0, prompt="A")

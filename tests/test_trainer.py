@@ -196,7 +196,7 @@ def bad_batches() -> list[tuple[type[Exception], str, Any]]:
         (ValueError, "x", rl.Batch(np.where(np.isclose(good.x, good.x[3, 1, 0]), np.nan, good.x), good.y, good.mask)),
         (ValueError, "x", rl.Batch(good.x[..., :1], good.y, good.mask)),
         (ValueError, "y", rl.Batch(good.x, good.y[1:], good.mask)),
-        (ValueError, "target", rl.Batch(good.x, np.full_like(good.y, np.nan), good.mask)),
+        (ValueError, "y", rl.Batch(good.x, np.full_like(good.y, np.nan), good.mask)),
         (ValueError, "mask", rl.Batch(good.x, good.y, np.zeros_like(good.mask))),
         (TypeError, "batch", (good.x, good.y)),
     ]
