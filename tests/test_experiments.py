@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -292,7 +293,7 @@ def test_a_damaged_result_is_reported_and_computed_again(damage: str, tmp_path: 
         "not JSON": "\x00\x01",
     }
     path.write_text(damaged[damage])
-    with pytest.warns(UserWarning, match="is damaged and is computed again"):
+    with pytest.warns(UserWarning, match=r"runs.*json is damaged .*; the run is computed again"):
         repaired = Runner(tmp_path)([TINY])
     assert without_seconds(repaired[0]) == without_seconds(whole[0])
     assert len(counted) == 2
@@ -335,13 +336,65 @@ def test_workers_have_one_blas_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENBLAS_NUM_THREADS")
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     run = Threads(TINY.network, 0)
-    assert Runner(jobs=1)([run]) == [{"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}]
+    assert Runner(jobs=2)([run]) == [{"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}]
     assert run.execute() == {"OPENBLAS_NUM_THREADS": None, "OMP_NUM_THREADS": "4"}
 
 
 def test_a_run_that_fails_in_a_worker_is_an_error_here(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="task: expected one of"):
-        Runner(tmp_path, jobs=1)([replace(TINY, task="none")])
+        Runner(tmp_path, jobs=2)([replace(TINY, task="none")])
+
+
+@dataclass(frozen=True)
+class DiesOnce(Training):
+    """A training run whose process is killed without a word the first time that it is tried."""
+
+    marker: str = ""
+
+    def execute(self) -> dict:
+        try:
+            Path(self.marker).touch(exist_ok=False)
+        except FileExistsError:
+            return super().execute()
+        os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills a process as POSIX does")
+def test_two_dask_workers_of_which_one_is_killed_give_the_numbers_of_one_process(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="needs distributed: pip install rnnlab[experiments]")
+    runs: list[Training] = [replace(TINY, seed=seed) for seed in range(4)]
+    dying = DiesOnce(**(vars(runs[0]) | {"marker": str(tmp_path / "died")}))
+    (tmp_path / "died").touch()
+    here = Runner()([*runs, dying])
+    (tmp_path / "died").unlink()
+    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+        assert len(cluster.workers) == 2
+        before = {worker.pid for worker in cluster.workers.values()}
+        there = Runner(tmp_path, scheduler=cluster.scheduler_address)([*runs, dying])
+        assert before - {worker.pid for worker in cluster.workers.values()}  # a worker did die
+    assert list(map(without_seconds, there)) == list(map(without_seconds, here))  # bit for bit
+    assert Runner(tmp_path)([*runs, dying]) == there
+
+
+def test_a_scheduler_that_does_not_answer_is_an_error_with_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_answer(self: Runner, *_: object) -> None:
+        raise OSError(f"Timed out trying to connect to {self.scheduler}")
+
+    monkeypatch.setattr(Runner, "__call__", no_answer)
+    assert main(["movie", "--folder", str(tmp_path), "--scheduler", "tcp://nowhere:1"]) == 1
+    assert "tcp://nowhere:1" in capsys.readouterr().err
+    not_an_address: Any = 8786
+    with pytest.raises(TypeError, match=r"scheduler: expected an address such as .*, got int 8786"):
+        Runner(scheduler=not_an_address)
+
+
+def test_more_processes_without_joblib_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    with pytest.raises(ImportError, match=r"pip install rnnlab\[experiments\]"):
+        Runner(jobs=2)([TINY])
 
 
 # ---- tables and pictures ----------------------------------------------------------------------
@@ -531,7 +584,7 @@ def test_an_interrupt_keeps_what_was_finished(interrupt: Callable[[int, int], No
     interrupt(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert stderr == "stopped; the finished runs are kept in results, the same command goes on\n"
+    assert stderr == "stopped; the finished runs are kept in results, the same command resumes\n"
     kept = [json.loads(path.read_text())["outcome"]["steps"] for path in runs.glob("*.json")]
     assert 2 <= len(kept) < 30  # of the search
     assert set(kept) == {10}
@@ -579,7 +632,7 @@ def test_an_interrupted_command_says_that_it_goes_on(
 
     monkeypatch.setattr(Runner, "__call__", interrupted)
     assert main(["movie", "--folder", str(tmp_path)]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
 
 
 def test_importing_rnnlab_does_not_import_the_experiments() -> None:

@@ -15,7 +15,7 @@ from rnnlab.files import write_atomically
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line names; 0, or 130 where it was interrupted. SystemExit for arguments that do not fit."""
+    """Run what the command line names: 0, or 130 after Ctrl-C. Raises SystemExit for invalid arguments."""
     parser = argparse.ArgumentParser(prog="python -m rnnlab.experiments", description="Experiments of rnnlab.")
     parser.add_argument(
         "experiment", choices=("list", "all", *EXPERIMENTS), metavar="experiment", help="list names them"
@@ -23,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=at_least_1, default=5, help="seeds 0 .. SEEDS - 1 (default 5)")
     parser.add_argument("--steps", type=at_least_1, help="step budget of each training run")
     parser.add_argument("--jobs", type=at_least_1, default=1, help="processes, each with one BLAS thread (default 1)")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="a Dask scheduler, tcp://host:8786, whose workers compute"
+    )
     parser.add_argument("--folder", type=Path, default=Path("results"), help="keeps finished runs (default results)")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     chosen = parser.parse_args(arguments)
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (chosen.folder / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         parser.error(f"argument --folder: expected a folder to write in, got {str(chosen.folder)!r} ({error})")
-    runner = Runner(chosen.folder, jobs=chosen.jobs, progress=not chosen.quiet)
+    runner = Runner(chosen.folder, jobs=chosen.jobs, scheduler=chosen.scheduler, progress=not chosen.quiet)
     try:
         for name in names:
             start = perf_counter()
@@ -48,8 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{table}\n", flush=True)
             write_atomically(chosen.folder / f"{name}.txt", f"{table}\n".encode())
             print(f"{name}: {perf_counter() - start:.0f} s, kept in {chosen.folder}", file=sys.stderr)
+    except (OSError, ImportError) as error:  # no scheduler answers, a full disk, no joblib
+        print(f"stopped by an error; the finished runs are kept in {chosen.folder}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print(f"stopped; the finished runs are kept in {chosen.folder}, the same command goes on", file=sys.stderr)
+        print(f"stopped; the finished runs are kept in {chosen.folder}, the same command resumes", file=sys.stderr)
         return 130
     return 0
 

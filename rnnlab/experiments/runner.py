@@ -1,47 +1,61 @@
-"""Runs many runs: over processes, with progress, each saved as it finishes."""
+"""Carries out many runs: here, over processes or over a Dask cluster (joblib), each kept as soon as it is finished."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from importlib import import_module
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from rnnlab.experiments.runs import Outcome, Run
 from rnnlab.files import write_atomically
-from rnnlab.trainer import BLAS_THREADS
 from rnnlab.validate import describe, positive_int
-
-ONE_THREAD = dict.fromkeys(BLAS_THREADS, "1")
 
 
 class Runner:
-    """`runner(runs)` returns each run's outcome, and computes those that were not computed before.
+    """`runner(runs)` returns each run's outcome, and computes only what it does not know yet.
 
-    `folder` keeps one JSON file for each finished run, named by the settings: whoever stops and starts
-    again goes on there, and changed settings are other files. None keeps them in memory. `jobs` is the
-    number of worker processes, each with one BLAS thread; 0 computes in this process. `progress`
-    shows a bar (plain lines without tqdm) on stderr.
+    Parameters
+    ----------
+    folder : where one JSON file keeps each finished run, named by its settings, so that an interrupted set resumes and
+        changed settings are other files. None keeps outcomes in memory.
+    jobs : number of processes. 1 computes in this process; more need joblib, and have one BLAS thread each.
+    scheduler : address of a Dask scheduler, "tcp://host:8786", whose workers compute instead (joblib and distributed).
+        Dask runs again what a worker was doing when it died. Files are written here, so no disk is shared.
+    progress : shows a bar on stderr, plain lines without tqdm.
+
+    Both libraries come with `pip install rnnlab[experiments]`.
     """
 
-    def __init__(self, folder: str | Path | None = None, *, jobs: int = 0, progress: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        jobs: int = 1,
+        scheduler: str | None = None,
+        progress: bool = False,
+    ) -> None:
         self.folder = None if folder is None else Path(folder)
-        self.jobs, self.progress = positive_int("jobs", jobs, 0), progress
+        self.jobs, self.scheduler, self.progress = positive_int("jobs", jobs), scheduler, progress
+        if scheduler is not None and not isinstance(scheduler, str):
+            raise TypeError(f"scheduler: expected an address such as 'tcp://host:8786', got {describe(scheduler)}")
         self.finished: dict[str, Outcome] = {}
 
     def __call__(self, runs: Sequence[Run], label: str = "runs") -> list[Outcome]:
         missing = {run.key: run for run in runs if not self._known(run)}
-        outcomes = self._compute(list(missing.values()))
-        for key, outcome in self._with_progress(outcomes, len(missing), label):
-            self.finished[key] = outcome
+        if missing:
+            with self._outcomes(list(missing.values())) as outcomes:
+                for key, outcome in self._with_progress(outcomes, len(missing), label):
+                    if (path := self.path(missing[key])) is not None:
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        content = {"settings": missing[key].settings, "outcome": outcome}
+                        write_atomically(path, json.dumps(content).encode())
+                    self.finished[key] = outcome
         return [self.finished[run.key] for run in runs]
 
     def path(self, run: Run) -> Path | None:
@@ -55,87 +69,78 @@ class Runner:
                 saved = json.loads(path.read_text(encoding="utf-8"))
                 if saved["settings"] != json.loads(json.dumps(run.settings)):
                     raise ValueError("it holds other settings")
-                outcome = dict(saved["outcome"])
-                if not outcome:
+                self.finished[run.key] = dict(saved["outcome"])
+                if not saved["outcome"]:
                     raise ValueError("its outcome is empty")
-                self.finished[run.key] = outcome
             except (ValueError, KeyError, TypeError) as error:
-                warnings.warn(f"{path} is damaged and is computed again: {error!r}", stacklevel=3)
+                self.finished.pop(run.key, None)
+                warnings.warn(
+                    f"{path} is damaged ({error!r}); the run is computed again and replaces the file", stacklevel=3
+                )
         return run.key in self.finished
 
-    def _compute(self, runs: Sequence[Run]) -> Iterator[tuple[str, Outcome]]:
-        if not self.jobs or not runs:
-            for run in runs:
-                yield run.key, execute_and_save(run, self.path(run))
+    @contextmanager
+    def _outcomes(self, runs: Sequence[Run]) -> Iterator[Iterator[tuple[str, Outcome]]]:
+        """(key, outcome) of each run as it finishes; whatever still computes is stopped at the end."""
+        if self.jobs == 1 and self.scheduler is None:
+            yield map(execute, runs)
             return
-        with (
-            environment(ONE_THREAD),  # before the workers import NumPy
-            ProcessPoolExecutor(self.jobs, get_context("spawn"), end_with_parent) as pool,
-        ):
-            futures = {pool.submit(execute_and_save, run, self.path(run)): run.key for run in runs}
-            try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # those under way end, or die of the same interrupt
-                raise
+        joblib = _library("joblib")
+        backend: dict[str, Any] = {"backend": "loky", "inner_max_num_threads": 1, "initializer": leave_interrupts}
+        client = None
+        if self.scheduler is not None:
+            client = _library("distributed").Client(self.scheduler, set_as_default=False, timeout=10)
+            backend = {"backend": "dask", "client": client}
+        try:
+            with joblib.parallel_config(**backend), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", r"\d+ tasks which were still being processed")  # as Ctrl-C asks
+                at_once = "n_jobs" if client is None else "all"  # loky's queue must be empty when Ctrl-C ends it
+                parallel = joblib.Parallel(
+                    self.jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=at_once
+                )
+                with closing(parallel(joblib.delayed(execute)(run) for run in runs)) as outcomes:
+                    yield outcomes
+        finally:
+            if client is not None:
+                client.close()
 
-    def _with_progress(self, outcomes: Iterator[Any], total: int, label: str) -> Iterator[Any]:
-        if not self.progress or not total:
-            yield from outcomes
-            return
+    def _with_progress(self, outcomes: Iterable[Any], total: int, label: str) -> Iterable[Any]:
+        if not self.progress:
+            return outcomes
         try:
             from tqdm import tqdm  # not a run-time dependency
         except ImportError:
-            for n, item in enumerate(outcomes, 1):
-                print(f"{label}: {n} of {total} runs", file=sys.stderr, flush=True)
-                yield item
-            return
-        yield from tqdm(outcomes, total=total, desc=label, unit="run", smoothing=0)
+            return _with_lines(outcomes, total, label)
+        bar: Iterable[Any] = tqdm(outcomes, total=total, desc=label, unit="run", smoothing=0)
+        return bar
 
 
-def execute_and_save(run: Run, path: Path | None) -> Outcome:
-    """The run's outcome; saved where it was computed, so that it outlives whoever asked for it."""
-    outcome = run.execute()
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"settings": run.settings, "outcome": outcome}).encode())
-    return outcome
+def execute(run: Run) -> tuple[str, Outcome]:
+    """One run, wherever it is computed."""
+    return run.key, run.execute()
 
 
-def end_with_parent() -> None:
-    """A worker ends without a word when it is interrupted or when nobody waits for it any more."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    Thread(target=exit_after_parent, daemon=True).start()
-
-
-def exit_after_parent() -> None:
-    """Wait for the parent's end, whatever ended it, and end this process."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
-    """These environment variables while it lasts."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def leave_interrupts() -> None:
+    """Ctrl-C reaches every process of a terminal: the first one answers it and ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def check_runner(runner: object) -> Runner:
-    """The runner, or one that computes here and keeps nothing where it is None; TypeError for anything else."""
-    if runner is None:
-        return Runner()
-    if not isinstance(runner, Runner):
+    """The runner; for None one that computes here and keeps nothing; TypeError for anything else."""
+    if runner is not None and not isinstance(runner, Runner):
         raise TypeError(f"runner: expected a Runner or None, got {describe(runner)}")
-    return runner
+    return runner or Runner()
+
+
+def _with_lines(outcomes: Iterable[Any], total: int, label: str) -> Iterator[Any]:
+    for n, outcome in enumerate(outcomes, 1):
+        print(f"{label}: {n} of {total} runs", file=sys.stderr, flush=True)
+        yield outcome
+
+
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        message = f"more than one process needs {name}: pip install rnnlab[experiments], or use jobs=1 alone"
+        raise ImportError(message) from error
