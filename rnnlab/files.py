@@ -57,7 +57,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         os.replace(part, target)
         sync_folder(target.parent)
     except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
         _writing.discard(part.name)

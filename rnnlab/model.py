@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,7 @@ from rnnlab.cells.base import Cell, Gradients, Tape
 from rnnlab.losses import TARGETS, mask_array
 from rnnlab.ops import Array
 from rnnlab.readout import Dense
-from rnnlab.validate import check_params, describe, float_dtype, to_array
+from rnnlab.validate import check_params, describe, float_dtype, has_entries, to_array
 
 Loss = Callable[[Array, Array, Array | None], tuple[Any, Array]]
 State = Sequence[Array | None]  # one (S, B, H) array for each layer
@@ -58,7 +58,7 @@ class SequenceModel:
     """
 
     def __init__(self, cells: Cell | Sequence[Cell], readout: Dense, loss: Loss) -> None:
-        self.cells = (cells,) if isinstance(cells, Cell) else tuple(cells) if isinstance(cells, Iterable) else ()
+        self.cells = (cells,) if isinstance(cells, Cell) else tuple(cells) if has_entries(cells) else ()
         self.readout, self.loss = readout, loss
         if not self.cells or not all(isinstance(cell, Cell) for cell in self.cells):
             raise TypeError(f"cells: expected a Cell or a sequence of them, got {describe(cells)}")
@@ -183,7 +183,7 @@ class SequenceModel:
 
     def unroll(self, x: Array, state: State | None = None) -> tuple[Tape, ...]:
         """Each layer's tape; raises as `Cell.forward`, and where `state` does not hold one entry for each layer."""
-        if state is not None and not isinstance(state, Sequence | np.ndarray):
+        if state is not None and not (isinstance(state, Sequence | np.ndarray) and has_entries(state)):
             raise TypeError(f"state: expected one array for each of {len(self.cells)} layers, got {describe(state)}")
         states = (None,) * len(self.cells) if state is None else tuple(state)
         if len(states) != len(self.cells):

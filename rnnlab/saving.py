@@ -31,7 +31,7 @@ from rnnlab.files import crc32, read_arrays, write_arrays
 from rnnlab.model import Loss, SequenceModel
 from rnnlab.ops import Array
 from rnnlab.readout import Dense
-from rnnlab.validate import check_finite, describe
+from rnnlab.validate import check_finite, describe, has_entries
 
 VERSION = 1
 BUILT = (Cell, Dense, SequenceModel)  # what a file may name the classes of
@@ -147,7 +147,7 @@ def load(path: str | Path, cells: Iterable[type] = (), loss: Loss | None = None)
     another kind or a later version; an array is missing, one too many, or of another shape or dtype; or the model needs
     a class or a loss that was not handed over. Nothing in the file is executed.
     """
-    classes = tuple(cells) if isinstance(cells, Iterable) else (cells,)
+    classes = tuple(cells) if has_entries(cells) else (cells,)
     for cls in classes:
         if not isinstance(cls, type) or not issubclass(cls, BUILT):
             raise TypeError(f"cells: expected classes such as [MyCell], got {describe(cls)}")

@@ -21,7 +21,7 @@ from rnnlab.ops import Array
 from rnnlab.optim import Optimizer, clip_by_global_norm, global_norm, uninterrupted
 from rnnlab.saving import first_difference, outline
 from rnnlab.tasks import BatchStream
-from rnnlab.validate import describe, positive_float, positive_int
+from rnnlab.validate import describe, has_entries, positive_float, positive_int
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -61,7 +61,7 @@ class Trainer:
             raise TypeError(f"optimizer: expected an Optimizer such as SGD or Adam, got {describe(optimizer)}")
         self.model, self.optimizer = model, optimizer
         self.clip_norm = None if clip_norm is None else positive_float("clip_norm", clip_norm)
-        if not isinstance(callbacks, Iterable) or not all(map(callable, callbacks := tuple(callbacks))):
+        if not has_entries(callbacks) or not all(map(callable, callbacks := tuple(callbacks))):
             raise TypeError(f"callbacks: expected a list of functions of the trainer, got {describe(callbacks)}")
         self.callbacks, self.carry_state = callbacks, carry_state
         self.history, self.step = History(), 0
@@ -103,7 +103,7 @@ class Trainer:
         the parameters are then those of the last complete step. TypeError for a label that is no string.
         """
         steps = positive_int("steps", steps)
-        if not isinstance(batches, Iterable):
+        if not has_entries(batches):
             raise TypeError(f"batches: expected a task or an iterable of Batch, got {describe(batches)}")
         source = batches.stream(self.step) if isinstance(batches, BatchStream) else iter(batches)
         self.task, done = outline(batches) if isinstance(batches, BatchStream) else None, 0

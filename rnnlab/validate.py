@@ -94,6 +94,18 @@ def positive_float(name: str, value: object, *, zero: bool = False) -> float:
     return float(value)
 
 
+def sizes(name: str, value: object, least: int = 1) -> tuple[int, ...]:
+    """`value` as a shape of at least `least` axes; TypeError or ValueError if it is none."""
+    if not isinstance(value, list | tuple) or len(value) < least:
+        raise TypeError(f"{name}: expected a tuple of at least {least} lengths, got {describe(value)}")
+    return tuple(positive_int(f"{name}[{n}]", length) for n, length in enumerate(value))
+
+
+def has_entries(value: object) -> bool:
+    """Whether one can iterate over it; an array without axes says that one can."""
+    return isinstance(value, Iterable) and not (isinstance(value, np.ndarray) and value.ndim == 0)
+
+
 def float_dtype(value: Any) -> np.dtype[Any]:
     """float32 or float64 (or their complex pairs, which derivative checks use); ValueError otherwise."""
     try:
@@ -127,7 +139,7 @@ def check_params(params: Mapping[str, Array], like: Mapping[str, Array], argumen
     if not isinstance(params, Mapping):
         raise TypeError(f"{argument}: expected a dict of arrays, got {describe(params)}")
     if set(params) != set(like):
-        raise ValueError(f"{argument}: expected the names {sorted(like)}, got {sorted(map(str, params))}")
+        raise ValueError(f"{argument}: expected the names {sorted(map(str, like))}, got {sorted(map(str, params))}")
     for name, value in params.items():
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fc":
             raise TypeError(f"{argument}[{name!r}]: expected an array of floats, got {describe(value)}")

@@ -19,6 +19,7 @@ of ONNX's operators RNN, LSTM and GRU.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -154,7 +155,7 @@ def from_onnx(weights: Mapping[str, Any], *, linear_before_reset: int = 0, activ
     P), a shape that does not fit, a second direction, a `linear_before_reset` that is not 0 or 1, TypeError
     for what is not a dict of floats.
     """
-    if linear_before_reset not in (0, 1):
+    if not isinstance(linear_before_reset, int | np.integer) or linear_before_reset not in (0, 1):
         raise ValueError(f"linear_before_reset: expected 0 or 1, got {linear_before_reset!r}")
     _check_names(weights, ("W", "R", "B"), only=True)
     one = ("directions", 1)
@@ -193,6 +194,8 @@ def _library(name: str, module: str) -> Any:
     """The part of this package that imports the library; ImportError that says how to install it."""
     if find_spec(name) is None:
         raise ImportError(f"{name} is not installed: pip install 'rnnlab[interop]'")
+    if name == "keras" and find_spec("tensorflow") is None:  # its default
+        os.environ.setdefault("KERAS_BACKEND", "torch")
     return import_module(f"rnnlab.interop.{module}")
 
 

@@ -1,0 +1,291 @@
+"""Plain mistakes at every public callable: each is an error at once that names the argument, or a right answer.
+
+`DOORS` lists the calls with good arguments. Each argument in turn is replaced by values that people hand over by
+mistake. No error may come from inside (an unpacking, a broadcast, an attribute, a key), and what can never be right
+(a masked array, numbers of other precisions, NaN) may not give an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rnnlab as rl
+from rnnlab import interop, lab
+from rnnlab.validate import describe
+
+T, B, D, H, O = 6, 3, 4, 5, 2  # noqa: E741 - O is the shape letter
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(T, B, D)), RNG.normal(size=(T, B, O))
+CELL = rl.LSTMCell(D, H, rng=0)
+MODEL = rl.SequenceModel(CELL, rl.Dense(H, O, rng=1), rl.mean_squared_error)
+TEXT = rl.tasks.char_text("abc\n" * 50, T=4, batch_size=2)
+WRITER = rl.SequenceModel(rl.GRUCell(4, H, rng=0), rl.Dense(H, 4, rng=1), rl.softmax_cross_entropy)
+TAPE = CELL.forward(X)
+GRADS = CELL.backward(TAPE, np.ones((T, B, H)))
+PASS = MODEL.loss_and_grads(rl.Batch(X, Y))
+PARAMS = {name: p.copy() for name, p in MODEL.params.items()}
+
+
+def logger() -> rl.GradientNormLogger:
+    made = rl.GradientNormLogger()
+    made.record(1, MODEL.cells, PASS.tapes, PASS.cell_grads)
+    return made
+
+
+def doors() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+    """Every public call with arguments that are right."""
+    sizes = {"input_size": D, "hidden_size": H, "rng": 0, "dtype": np.float64}
+    starts = {"input_init": "uniform", "recurrent_init": "orthogonal"}
+    cells = {
+        f"{kind.__name__}()": (kind, sizes | starts | more)
+        for kind, more in (
+            (rl.RNNCell, {"activation": "relu"}),
+            (rl.LSTMCell, {"forget_bias": 1.0, "input_bias": np.ones(H)}),
+            (rl.GRUCell, {"update_bias": 1.0}),
+            (rl.GRUResetBeforeCell, {"update_bias": 1.0}),
+            (rl.FourGateLSTMCell, {"forget_bias": 1.0}),
+        )
+    }
+    one, stack = {"cell": CELL}, {"cells": (CELL,), "tapes": PASS.tapes, "cell_grads": PASS.cell_grads}
+    onnx = {"W": np.ones((1, 4 * H, D)), "R": np.ones((1, 4 * H, H)), "B": np.ones((1, 8 * H))}
+    return cells | {
+        "Cell.forward": (CELL.forward, {"x": X, "state": np.zeros((2, B, H))}),
+        "Cell.backward": (CELL.backward, {"tape": TAPE, "d_h": np.ones((T, B, H)), "d_state": np.ones((2, B, H))}),
+        "Cell.with_params": (CELL.with_params, {"params": dict(CELL.params)}),
+        "Cell.astype": (CELL.astype, {"dtype": np.float32}),
+        "Dense()": (rl.Dense, {"input_size": H, "output_size": O, "rng": 0, "dtype": np.float64}),
+        "Dense.forward": (MODEL.readout.forward, {"h": np.ones((T, B, H))}),
+        "Dense.backward": (MODEL.readout.backward, {"h": np.ones((T, B, H)), "d_y": np.ones((T, B, O))}),
+        "SequenceModel()": (rl.SequenceModel, {"cells": CELL, "readout": MODEL.readout, "loss": MODEL.loss}),
+        "SequenceModel.predict": (MODEL.predict, {"x": X, "state": [np.zeros((2, B, H))]}),
+        "SequenceModel.unroll": (MODEL.unroll, {"x": X, "state": [np.zeros((2, B, H))]}),
+        "SequenceModel.with_params": (MODEL.with_params, {"params": PARAMS}),
+        "SequenceModel.astype": (MODEL.astype, {"dtype": np.float32}),
+        "SequenceModel.mean_loss": (MODEL.mean_loss, {"batch": rl.Batch(X, Y), "state": [np.zeros((2, B, H))]}),
+        "SequenceModel.loss_and_grads": (MODEL.loss_and_grads, {"batch": rl.Batch(X, Y), "state": [None]}),
+        "Batch": (
+            lambda x, y, mask: MODEL.loss_and_grads(rl.Batch(x, y, mask)),
+            {"x": X, "y": Y, "mask": np.ones((T, B), bool)},
+        ),
+        "softmax_cross_entropy": (
+            rl.softmax_cross_entropy,
+            {"prediction": Y, "target": np.ones((T, B), int), "mask": np.ones((T, B), bool)},
+        ),
+        "mean_squared_error": (rl.mean_squared_error, {"prediction": Y, "target": Y, "mask": np.ones((T, B), bool)}),
+        "SGD()": (rl.SGD, {"lr": 0.1, "momentum": 0.9}),
+        "Adam()": (rl.Adam, {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8}),
+        "Adam.step": (lambda params, grads: rl.Adam().step(params, grads), {"params": PARAMS, "grads": PASS.grads}),
+        "linear_decay": (rl.linear_decay, {"lr": 0.1, "steps": 10}),
+        "clip_by_global_norm": (rl.clip_by_global_norm, {"grads": PASS.grads, "max_norm": 1.0}),
+        "Trainer()": (
+            lambda **a: rl.Trainer(**{"optimizer": rl.SGD(0.1)} | a),
+            {"model": MODEL, "clip_norm": 1.0, "callbacks": [], "carry_state": False},
+        ),
+        "Trainer optimizer": (lambda optimizer: rl.Trainer(MODEL, optimizer), {"optimizer": rl.SGD(0.1)}),
+        "Trainer.fit": (
+            lambda batches, steps: rl.Trainer(copy_of(MODEL), rl.SGD(0.01)).fit(batches, steps),
+            {"batches": [rl.Batch(X, Y)], "steps": 1},
+        ),
+        "Trainer.train_step": (
+            lambda batch: rl.Trainer(copy_of(MODEL), rl.SGD(0.01)).train_step(batch),
+            {"batch": rl.Batch(X, Y)},
+        ),
+        "GradientNormLogger()": (
+            rl.GradientNormLogger,
+            {"every": 1, "vanishing": 1e-6, "exploding": 1e3, "on_alarm": print},
+        ),
+        "GradientNormLogger.record": (rl.GradientNormLogger().record, {"step": 1} | stack),
+        "GradientNormLogger.norms": (logger().norms, {"state": "c", "layer": 0}),
+        "check_gradients": (rl.check_gradients, {"target": CELL}),
+        "diagnose": (rl.diagnose, {"cell": CELL, "rng": 0, "T": 3, "B": 2}),
+        "tasks.adding": (rl.tasks.adding, {"T": 10, "batch_size": 4, "seed": 0}),
+        "tasks.movie": (rl.tasks.movie, {"T": 10, "batch_size": 4, "seed": 0}),
+        "tasks.temporal_order": (rl.tasks.temporal_order, {"T": 10, "batch_size": 4, "seed": 0}),
+        "Task.batch": (rl.tasks.adding(4).batch, {"n": 0}),
+        "Task.stream": (rl.tasks.adding(4).stream, {"start": 0}),
+        "Task.evaluation": (rl.tasks.adding(4).evaluation, {"size": 3}),
+        "Task.score": (rl.tasks.adding(4).score, {"model": adder(), "size": 3}),
+        "tasks.char_text": (
+            rl.tasks.char_text,
+            {"text": "abc\n" * 50, "T": 4, "batch_size": 2, "test_share": 0.1},
+        ),
+        "CharText.encode": (TEXT.encode, {"text": "abc"}),
+        "CharText.decode": (TEXT.decode, {"numbers": np.array([0, 1])}),
+        "CharText.bits_per_character": (TEXT.bits_per_character, {"model": WRITER}),
+        "CharText.sample": (
+            TEXT.sample,
+            {"model": WRITER, "length": 3, "rng": 0, "prompt": "a", "temperature": 1.0},
+        ),
+        "tasks.ngram_bits": (rl.tasks.ngram_bits, {"train": TEXT.train, "test": TEXT.test, "n": 2}),
+        "init.uniform": (rl.init.uniform, {"shape": (2, 3), "rng": 0}),
+        "init.glorot": (rl.init.glorot, {"shape": (2, 3), "rng": 0}),
+        "init.orthogonal": (rl.init.orthogonal, {"shape": (2, 3), "rng": 0}),
+        "init.identity": (rl.init.identity, {"shape": (2, 3), "rng": 0}),
+        "init.chrono": (rl.init.chrono, {"T": 10, "hidden_size": 4, "rng": 0}),
+        "Checkpoint()": (rl.Checkpoint, {"path": "run.npz", "every": 1, "validation": rl.Batch(X, Y)}),
+        "SequenceModel.save": (MODEL.save, {"path": "model.npz"}),
+        "load": (rl.load, {"path": "saved.npz", "cells": (), "loss": None}),
+        "Trainer.save": (rl.Trainer(copy_of(MODEL), rl.SGD(0.1)).save, {"path": "run.npz"}),
+        "interop.to_pytorch": (interop.to_pytorch, one | {"layer": 0}),
+        "interop.to_keras": (interop.to_keras, one),
+        "interop.to_onnx": (interop.to_onnx, one),
+        "interop.from_pytorch": (
+            interop.from_pytorch,
+            {"weights": interop.to_pytorch(CELL), "layer": 0, "activation": "tanh"},
+        ),
+        "interop.from_keras": (interop.from_keras, {"weights": interop.to_keras(CELL), "activation": "tanh"}),
+        "interop.from_onnx": (
+            interop.from_onnx,
+            {"weights": onnx, "linear_before_reset": 0, "activation": "tanh"},
+        ),
+        "lab.jacobians": (lab.jacobians, one | {"tape": TAPE}),
+    }
+
+
+def adder() -> rl.SequenceModel:
+    return rl.SequenceModel(rl.RNNCell(2, 3, rng=0), rl.Dense(3, 1, rng=1), rl.mean_squared_error)
+
+
+def copy_of(model: rl.SequenceModel) -> rl.SequenceModel:
+    return model.with_params(model.params)
+
+
+def mistakes(good: Any) -> dict[str, Any]:
+    """What people hand over in place of this value, by a name for it."""
+    found: dict[str, Any] = {
+        "None": None,
+        "a string": "nonsense",
+        "an empty string": "",
+        "an integer": 3,
+        "zero": 0,
+        "minus one": -1,
+        "a float": 1.5,
+        "NaN": float("nan"),
+        "True": True,
+        "an object": object(),
+        "a class": rl.LSTMCell,
+        "a function": len,
+        "an empty list": [],
+        "a list of strings": ["a", "b"],
+        "a ragged list": [[1.0], [1.0, 2.0]],
+        "an empty dict": {},
+        "a dict of None": dict.fromkeys(good) if isinstance(good, Mapping) else {"a": None},
+        "a scalar array": np.array(1.0),
+        "a vector": np.ones(7),
+        "a matrix": np.ones((2, 2)),
+        "four axes": np.ones((2, 2, 2, 2)),
+        "no entries": np.ones((0, 3, 4)),
+        "an object array": np.array([None, 1]),
+        "strings": np.array(["a", "b"]),
+        "complex numbers": np.ones((2, 2), complex),
+        "a cell": rl.RNNCell(2, 2, rng=0),
+        "a model": adder(),
+        "a tape": rl.RNNCell(2, 2, rng=0).forward(np.ones((2, 1, 2))),
+        "a batch": rl.Batch(np.ones((2, 1, 2)), np.ones((2, 1, 1))),
+    }
+    if isinstance(good, np.ndarray) and good.ndim:
+        found |= {
+            "batch first": good.swapaxes(0, -1),
+            "one step more": np.concatenate((good, good[:1])),
+            "one entry more": np.concatenate((good, good[..., :1]), axis=-1),
+            "one axis more": good[None],
+            "one axis less": good[0],
+            "nested lists": good.tolist(),
+            "bytes": good.tobytes(),
+        }
+    if isinstance(good, Mapping):
+        first = next(iter(good))
+        found |= {
+            "one name less": {k: v for k, v in good.items() if k != first},
+            "one name more": dict(good) | {"more": np.ones(3)},
+            "a name that is a number": dict(good) | {3: np.ones(3)},
+            "a list for an array": dict(good) | {first: [1.0, 2.0]},
+            "None for an array": dict(good) | {first: None},
+            "another shape": dict(good) | {first: np.ones((2, 9))},
+            "the values": list(good.values()),
+        }
+    if isinstance(good, list | tuple) and len(good):
+        found |= {"one more": [*good, good[0]], "the first": good[0], "None in it": [None, *good[1:]]}
+    return found
+
+
+def never(good: Any) -> dict[str, Any]:
+    """What can never be a right answer's input: for an array of floats of the right shape."""
+    if not isinstance(good, np.ndarray) or good.dtype.kind != "f" or not good.ndim:
+        return {}
+    spoiled = good.copy()
+    spoiled.flat[0] = np.nan
+    return {
+        "NaN in it": spoiled,
+        "an infinity in it": np.where(np.isnan(spoiled), np.inf, spoiled),
+        "objects": good.astype(object),
+        "strings of numbers": good.astype(str),
+    }
+
+
+DEEP = re.compile(
+    r"broadcast|unpack|has no attribute|unsupported operand|object is not|not subscriptable|not iterable|"
+    r"out of bounds|invalid literal|matmul|operands|cannot reshape|must be str|unhashable|could not convert|"
+    r"positional argument|truth value|setting an array|ufunc|dimension|only integer|'<' not supported|can only"
+)
+CLEAR = re.compile(r"(?s)^[\w.\[\]'\": ]*: .*expected .*got |^\[Errno|is not installed|^There are no ")
+
+
+def verdict(call: Callable[..., Any], arguments: dict[str, Any]) -> str | None:
+    """What is wrong with how this call takes these arguments; None where it answers or refuses them clearly."""
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("error")
+            call(**arguments)
+    except (TypeError, ValueError, KeyError, IndexError, FloatingPointError, OSError) as error:
+        text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+        return (
+            None if CLEAR.search(text) and not DEEP.search(text.split("got")[0]) else f"{type(error).__name__}: {text}"
+        )
+    except AssertionError as error:  # a mismatch of gradients
+        return None if type(error).__name__ == "GradientMismatch" else repr(error)
+    except Exception as error:  # from inside
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+@pytest.mark.parametrize("name", doors())
+def test_good_arguments_are_taken(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    MODEL.save("saved.npz")
+    call, good = doors()[name]
+    call(**good)
+
+
+@pytest.mark.parametrize("name", doors())
+def test_a_plain_mistake_is_refused_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    MODEL.save("saved.npz")
+    call, good = doors()[name]
+    wrong = []
+    for argument, value in good.items():
+        for what, bad in mistakes(value).items():
+            if said := verdict(call, good | {argument: bad}):
+                wrong.append(f"{argument} = {what}: {said}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", doors())
+def test_what_can_never_be_right_gives_no_answer(name: str) -> None:
+    call, good = doors()[name]
+    for argument, value in good.items():
+        for what, bad in never(value).items():
+            try:
+                call(**good | {argument: bad})
+            except (TypeError, ValueError, FloatingPointError):
+                continue
+            pytest.fail(f"{argument} = {what} ({describe(bad)}) gave an answer")
