@@ -30,10 +30,10 @@ def save_trainer(trainer: Trainer, path: str | Path) -> None:
         "best": [callback.best for callback in trainer.callbacks if isinstance(callback, Checkpoint)],
     }
     params = trainer.model.params
-    ends = np.cumsum([p.size for p in params.values()])[:-1]
+    ends = np.cumsum([params[name].size for name in optimizer.names])[:-1]
     for n, memory in enumerate(optimizer.memory):
-        for (name, p), part in zip(params.items(), np.split(memory, ends), strict=True):
-            arrays[f"optimizer.{n}.{name}"] = part.reshape(p.shape)
+        for name, part in zip(optimizer.names, np.split(memory, ends), strict=True):
+            arrays[f"optimizer.{n}.{name}"] = part.reshape(params[name].shape)
     arrays |= {f"state.{n}": part for n, part in enumerate(trainer.state or ())}
     arrays |= {f"history.{name}": np.array(history[name], float) for name in numbers}
     write_arrays(path, header, arrays)
@@ -82,7 +82,7 @@ def load_trainer(trainer: Trainer, path: str | Path) -> None:
     with uninterrupted():  # all is checked: from here on nothing can fail
         for name, p in params.items():
             p[...] = arrays[name]
-        optimizer.steps, optimizer.memory = steps, memory
+        optimizer.steps, optimizer.memory, optimizer.names = steps, memory, tuple(params)
         trainer.step, trainer.history, trainer.last = step, history, None
         trainer.state = tuple(arrays[name] for name in states) or None
         trainer.task, trainer.expected_task = run.get("task"), run.get("task")

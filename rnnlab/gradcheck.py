@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -96,6 +96,10 @@ class GradientMismatch(AssertionError):
             f"{where}: {claim} {row.analytic:.12g}, {other} {row.numeric:.12g} "
             f"(relative error {row.error:.1e})\n{report}"
         )
+
+    def __reduce__(self) -> tuple[type[Self], tuple[GradientReport]]:
+        """So that it arrives whole from a worker process."""
+        return type(self), (self.report,)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class Optimizer:
         self.lr = lr if callable(lr) else positive_float("lr", lr)
         self.steps = 0
         self.memory: tuple[Array, ...] = ()
+        self.names: tuple[str, ...] = ()  # the parameters, in the order in which the memory holds them
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Update every parameter in place. Raises TypeError or ValueError for names, shapes or numbers that do
@@ -48,13 +49,16 @@ class Optimizer:
         for name, p in params.items():
             if (other := owners.setdefault(p.__array_interface__["data"][0], name)) != name:
                 raise ValueError(f"params: expected an array of its own for each name, got one for {other} and {name}")
-        flat = np.concatenate([grads[name].ravel() for name in params])
+        names = self.names or tuple(params)
+        if set(names) != set(params):
+            raise ValueError(f"params: expected the names of earlier steps, {list(names)}, got {list(params)}")
+        flat = np.concatenate([grads[name].ravel() for name in names])
         if self.memory and self.memory[0].shape != flat.shape:
             raise ValueError(f"params: expected {self.memory[0].size} numbers, as in earlier steps, got {flat.size}")
         rate = positive_float("lr", self.lr(self.steps), zero=True) if callable(self.lr) else self.lr
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported here
             change, memory = self.update(flat, self.memory or self.start(flat), rate, self.steps + 1)
-            weights = np.concatenate([p.ravel() for p in params.values()])
+            weights = np.concatenate([params[name].ravel() for name in names])
             weights -= change
         if not all(np.isfinite(a).all() for a in (weights, *memory)):
             for name, p in params.items():
@@ -63,8 +67,8 @@ class Optimizer:
                 f"grads: step {self.steps} overflows, with gradients up to {np.abs(flat).max():.3g}: not finite"
             )
         with uninterrupted():
-            self.steps, self.memory, start = self.steps + 1, memory, 0
-            for p in params.values():
+            self.steps, self.memory, self.names, start = self.steps + 1, memory, names, 0
+            for p in map(params.__getitem__, names):
                 p[...] = weights[start : start + p.size].reshape(p.shape)
                 start += p.size
 

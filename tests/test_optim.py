@@ -320,3 +320,19 @@ def test_the_norm_of_float32_gradients_may_leave_float32() -> None:
     clipped, norm = rl.clip_by_global_norm({"a": np.full(4, 2e38, np.float32)}, 1.0)
     assert norm == pytest.approx(4e38)
     np.testing.assert_allclose(clipped["a"], 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [lambda: rl.SGD(0.1, momentum=0.9), lambda: rl.Adam(0.01)])
+def test_the_memory_goes_by_name_and_not_by_the_order_of_a_dict(make: Any) -> None:
+    rng = np.random.default_rng(0)
+    start = {"a": rng.normal(size=3), "b": rng.normal(size=3)}
+    grads = [{"a": rng.normal(size=3), "b": rng.normal(size=3)} for _ in range(3)]
+    straight, turned = [{name: p.copy() for name, p in start.items()} for _ in range(2)]
+    first, second = make(), make()
+    for n, grad in enumerate(grads):
+        first.step(straight, grad)
+        second.step(dict(reversed(turned.items())) if n == 1 else turned, dict(reversed(grad.items())))
+    for name, p in straight.items():
+        np.testing.assert_array_equal(turned[name], p)
+    with refuses(ValueError, "params"):
+        first.step({"a": np.zeros(3), "c": np.zeros(3)}, {"a": np.zeros(3), "c": np.zeros(3)})

@@ -11,6 +11,8 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -403,3 +405,27 @@ def test_everything_copies_and_pickles() -> None:
     for one in (trainer, again):
         one.train_step(rl.Batch(np.ones((3, 2, 3)), np.ones((3, 2, 2))))
     assert again.history == trainer.history
+
+
+class Wrong(rl.RNNCell):
+    """A tenth too much."""
+
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        (d_a,), d_prev, d_extras = super().step_backward(d_next, prev, gates, extras)
+        return (1.1 * d_a,), d_prev, d_extras
+
+
+def fails() -> None:
+    rl.check_gradients(Wrong(2, 3, rng=0))
+
+
+def test_a_gradient_mismatch_arrives_from_a_worker_process_as_itself() -> None:
+    with pytest.raises(rl.GradientMismatch) as here:
+        fails()
+    for again in (pickle.loads(pickle.dumps(here.value)), copy.deepcopy(here.value)):
+        assert type(again) is rl.GradientMismatch
+        assert str(again) == str(here.value)
+        assert again.array == here.value.array
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool, pytest.raises(rl.GradientMismatch) as there:
+        pool.submit(fails).result()
+    assert str(there.value) == str(here.value)
