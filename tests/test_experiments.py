@@ -23,7 +23,7 @@ from rnnlab.experiments import EXPERIMENTS, GradientFlow, Network, Result, Runne
 from rnnlab.experiments.__main__ import main
 from rnnlab.experiments.catalogue import ADDING, NETWORKS, RATES, UNGATED, compare, quality
 from rnnlab.experiments.results import number
-from rnnlab.experiments.runs import TASKS, Run, gradient_ratios
+from rnnlab.experiments.settings import TASKS, Run, gradient_ratios
 
 TINY = Training(
     Network("LSTM", 4), 0, "adding", T=10, steps=6, lr=0.01, evaluate_every=3, evaluate_on=20, confirm_on=20

@@ -21,7 +21,7 @@ from rnnlab.experiments.catalogue import (
 )
 from rnnlab.experiments.results import Result, Row, spearman
 from rnnlab.experiments.runner import Runner
-from rnnlab.experiments.runs import GradientFlow, Network, Training
+from rnnlab.experiments.settings import GradientFlow, Network, Training
 
 __all__ = [
     "EXPERIMENTS",

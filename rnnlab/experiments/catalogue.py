@@ -20,7 +20,7 @@ import numpy as np
 
 from rnnlab.experiments.results import Result, Row, by_seed, floats, number, solved, spearman
 from rnnlab.experiments.runner import Runner, check_runner
-from rnnlab.experiments.runs import FRACTION, GradientFlow, Network, Outcome, Run, Training
+from rnnlab.experiments.settings import FRACTION, GradientFlow, Network, Outcome, Run, Training
 from rnnlab.validate import positive_int
 
 RATES = (0.03, 0.01, 0.003, 0.001)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rnnlab.experiments.runs import Outcome
+from rnnlab.experiments.settings import Outcome
 from rnnlab.ops import Array
 from rnnlab.validate import describe, positive_int
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rnnlab.experiments.runs import Outcome, Run
+from rnnlab.experiments.settings import Outcome, Run
 from rnnlab.files import write_atomically
 from rnnlab.validate import describe, positive_int
 

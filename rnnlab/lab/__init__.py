@@ -1,9 +1,17 @@
 """The gradient laboratory: where a gradient goes, and why.
 
-Everything here reads a tape and calls the cell's own `step_backward`, so it holds for any `Cell`.
+Everything here reads a tape and goes back through `Cell.backward`, so it holds for any `Cell`.
 Logarithms are natural.
 """
 
+from rnnlab.lab.distances import (
+    DistanceTerms,
+    Truncation,
+    distance_gradients,
+    distance_terms,
+    output_gradients,
+    truncation,
+)
 from rnnlab.lab.gates import GateStatistics, gate_statistics
 from rnnlab.lab.jacobian import (
     JacobianDecay,
@@ -15,14 +23,6 @@ from rnnlab.lab.jacobian import (
 )
 from rnnlab.lab.paths import MemoryPaths, memory_paths
 from rnnlab.lab.reach import ShadedText, connectivity, input_gradient_norms
-from rnnlab.lab.terms import (
-    DistanceTerms,
-    Truncation,
-    distance_gradients,
-    distance_terms,
-    output_gradients,
-    truncation,
-)
 
 __all__ = [
     "DistanceTerms",

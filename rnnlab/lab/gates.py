@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.lab.steps import check_cell, memory_gate
+from rnnlab.lab.recorded import check_cell, memory_gate
 from rnnlab.ops import Array
 from rnnlab.validate import positive_float
 

@@ -6,25 +6,33 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.lab.steps import fold_time, memory_gate, span, step_back, step_numbers
+from rnnlab.lab.recorded import (
+    back_one_step,
+    backward_in_blocks,
+    fold_time,
+    log,
+    memory_gate,
+    repeat_batch,
+    slice_time,
+    span,
+    step_numbers,
+)
 from rnnlab.ops import Array
 
 
 def jacobians(cell: Cell, tape: Tape, times: Iterable[int] | None = None) -> Array:
     """d state_{t+1} / d state_t, exactly, for each chosen step t (all of them for None): (n, B, S*H, S*H).
 
-    Row i is `step_backward` of the unit vector i; a state's entry stands at part * H + unit. A gradient
+    Row i is what the unit vector i becomes one step back; a state's entry stands at part * H + unit. A gradient
     goes back as dL/dstate_t = dL/dstate_{t+1} J_t. Raises ValueError for steps that the tape does not have.
     """
-    steps = step_numbers(cell, tape, times)
-    N, B = cell.hidden_size * len(cell.state_names), tape.states.shape[2]
-    J = np.empty((len(steps), B, N, N), cell.dtype)
-    for n, t in enumerate(steps):  # one step at a time: S*H rows for each sequence are memory enough
-        J[n] = _matrix(step_back(cell, fold_time(tape, np.array([t])), _unit_vectors(cell, B))[1])
-    return J
+    steps, B = step_numbers(cell, tape, times), tape.states.shape[2]
+    rows = _unit_vectors(cell, len(steps) * B)
+    S, R, _, H = rows.shape
+    d_prev = back_one_step(cell, repeat_batch(fold_time(tape, steps), R), rows.reshape(S, -1, H))
+    return _matrix(d_prev, R).reshape(len(steps), B, R, R)
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class JacobianProduct:
         """
         sigma = np.linalg.svd(self.matrix, compute_uv=False)
         resolved = sigma >= sigma[:, :1] * sigma.shape[-1] * np.finfo(sigma.dtype).eps
-        return _log(np.where(resolved, sigma, np.nan)) + self.log_scale[:, None]
+        return log(np.where(resolved, sigma, np.nan)) + self.log_scale[:, None]
 
     def log_norm(self) -> Array:
         """Natural logarithm of the spectral norm, (B,); -inf for a product that is zero."""
@@ -60,24 +68,23 @@ class JacobianProduct:
 
     def log_spectral_radius(self) -> Array:
         """Natural logarithm of the largest |eigenvalue|, (B,); -inf for none but zeros."""
-        return _log(np.abs(np.linalg.eigvals(self.matrix)).max(axis=-1)) + self.log_scale
+        return log(np.abs(np.linalg.eigvals(self.matrix)).max(axis=-1)) + self.log_scale
 
 
 def jacobian_products(cell: Cell, tape: Tape, start: int = 0, end: int | None = None) -> Iterator[JacobianProduct]:
     """d state_end / d state_t for t = end - 1 down to start, each made from the one before.
 
-    The rows of the product are taken back through one step more, as a backward pass takes gradients.
+    The rows of the product are gradients of the entries of state_end, taken back by `Cell.backward` in float64.
     Raises TypeError or ValueError unless 0 <= start < end <= T (None: T).
     """
     start, end = span(cell, tape, start, end)
-    B = tape.states.shape[2]
-    rows, log_scale = _unit_vectors(cell, B), np.zeros(B)
-    for t in reversed(range(start, end)):
-        _, rows = step_back(cell, fold_time(tape, np.array([t])), rows)
-        largest = np.abs(rows).max(axis=(0, 1, 3))
-        rows = rows / np.where(largest > 0, largest, 1)[:, None]
-        log_scale = log_scale + _log(largest)
-        yield JacobianProduct(t, end, _matrix(rows), log_scale)
+    rows = _unit_vectors(cell, tape.states.shape[2])
+    for first, (grads,), log_scale in backward_in_blocks([cell], [slice_time(tape, start, end)], rows):
+        for t in reversed(range(len(grads.states) - 1)):
+            matrix = _matrix(grads.states[t], rows.shape[1])
+            largest = np.abs(matrix).max(axis=(1, 2))
+            scaled = matrix / np.where(largest > 0, largest, 1)[:, None, None]
+            yield JacobianProduct(start + first + t, end, scaled, log_scale + log(largest))
 
 
 def jacobian_product(cell: Cell, tape: Tape, start: int = 0, end: int | None = None) -> JacobianProduct:
@@ -120,11 +127,11 @@ def jacobian_decay(
     H, values, memory = cell.hidden_size, [], []
     for product in jacobian_products(cell, tape, start, end):
         values.append(product.log_singular_values())
-        memory.append(_log(np.linalg.norm(product.matrix[:, -H:, -H:], ord=2, axis=(1, 2))) + product.log_scale)
+        memory.append(log(np.linalg.norm(product.matrix[:, -H:, -H:], ord=2, axis=(1, 2))) + product.log_scale)
     backwards = np.arange(end - 1, start - 1, -1)
     gates = None
     if keeps is not None or {"forget", "update"} & set(cell.gate_names):
-        gates = _log(tape.gates[memory_gate(cell, keeps), backwards]).cumsum(axis=0)
+        gates = log(tape.gates[memory_gate(cell, keeps), backwards]).cumsum(axis=0)
     bound = _plain_bound(cell, tape, backwards)
     log_sigma, spans = np.array(values), np.arange(1, end - start + 1)
     return JacobianDecay(spans, log_sigma, log_sigma[..., 0], np.array(memory), bound, gates)
@@ -135,13 +142,14 @@ def _plain_bound(cell: Cell, tape: Tape, times: Array) -> Array | None:
     if (len(cell.gate_names), len(cell.state_names)) != (1, 1):
         return None
     B, step = tape.states.shape[2], fold_time(tape, times)
-    ones = np.ones((1, 1, len(times) * B, cell.hidden_size), cell.dtype)
-    without = cell.with_params(cell.params | {"W_h": np.zeros_like(cell.W_h)})
-    d_a, d_prev = step_back(without, step, ones)  # d_a is phi' itself
-    if d_prev.any():
+    ones, none, one = np.ones_like(step.states[0]), np.zeros_like(cell.W_h), np.eye(cell.hidden_size)[None]
+    without, slope = (
+        back_one_step(cell.with_params(cell.params | {"W_h": W.astype(cell.dtype)}), step, ones) for W in (none, one)
+    )  # through W_h = 1 comes phi' itself
+    if without.any():
         return None  # another way from h to h than through W_h
-    slope = np.abs(d_a).reshape(len(times), B, -1).max(axis=-1)
-    return (_log(slope) + _log(np.linalg.norm(cell.W_h[0], ord=2))).cumsum(axis=0)
+    largest = np.abs(slope).reshape(len(times), B, -1).max(axis=-1)
+    return (log(largest) + log(np.linalg.norm(cell.W_h[0], ord=2))).cumsum(axis=0)
 
 
 def _unit_vectors(cell: Cell, B: int) -> Array:
@@ -151,13 +159,7 @@ def _unit_vectors(cell: Cell, B: int) -> Array:
     return np.tile(unit, (1, 1, B, 1))
 
 
-def _matrix(rows: Array) -> Array:
-    """(S, R, B, H) to (B, R, S*H)."""
-    S, R, B, H = rows.shape
-    return rows.transpose(2, 1, 0, 3).reshape(B, R, S * H)
-
-
-def _log(values: npt.ArrayLike) -> Array:
-    """log, with -inf for 0."""
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log(values))
+def _matrix(rows: Array, R: int) -> Array:
+    """(S, R*B, H) to (B, R, S*H)."""
+    S, RB, H = rows.shape
+    return rows.reshape(S, R, RB // R, H).transpose(2, 1, 0, 3).reshape(RB // R, R, S * H)

@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.lab.steps import check_cell, fold_time, outside_gradients, rows_to_unfolded, step_back, unfolded_to_rows
+from rnnlab.lab.recorded import (
+    back_one_step,
+    check_cell,
+    fold_time,
+    outside_gradients,
+    rows_to_unfolded,
+    unfolded_to_rows,
+)
 from rnnlab.ops import Array, norm
 
 
@@ -48,7 +55,7 @@ class MemoryPaths:
 def memory_paths(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = None) -> MemoryPaths:
     """Split the memory's gradient by path; arguments and errors as in `Cell.backward`.
 
-    A gate's share is what `step_backward` no longer returns when that gate's W_h block is zero. The
+    A gate's share is what no longer comes back when that gate's W_h block is zero. The
     blocks are taken away one after the other, so a path through two gates (reset, then candidate, where
     the reset gate acts first) counts for the one that `gate_names` lists first. Whatever reaches
     m_{t-1} from m_t without W_h counts as "memory", a learner's peepholes included.
@@ -60,8 +67,8 @@ def memory_paths(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = Non
 
     def back(through: Cell, d_states: Array) -> Array:
         """dL/dstate_t (T+1, S, B, H) that comes from dL/dstate_{t+1}, for all t at once."""
-        _, d_prev = step_back(through, step, unfolded_to_rows(d_states[1:])[:, None])
-        return np.concatenate((rows_to_unfolded(d_prev[:, 0], B), np.zeros_like(d_states[:1])))
+        d_prev = back_one_step(through, step, unfolded_to_rows(d_states[1:]))
+        return np.concatenate((rows_to_unfolded(d_prev, B), np.zeros_like(d_states[:1])))
 
     def memory(d_states: Array) -> Array:
         return cell.memory_gradient(tape, replace(grads, states=d_states))

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.lab.steps import fold_time, step_back
+from rnnlab.lab.recorded import backward_in_blocks, log
 from rnnlab.model import Batch, SequenceModel, State, check_model
 from rnnlab.ops import Array, norm
 from rnnlab.validate import describe, float_array, positive_float, to_array
@@ -22,33 +22,29 @@ def connectivity(target: Cell | SequenceModel, x: Array, state: State | Array | 
     -inf where nothing of x_t arrives. After Madsen 2019 (doi 10.23915/distill.00016). Raises as
     `Cell.forward`, TypeError for a target that is neither.
     """
-    cells: tuple[Cell, ...]
-    tapes: tuple[Tape, ...]
     if isinstance(target, Cell):
-        cells, tapes = (target,), (target.forward(x, None if state is None else np.asarray(state)),)
+        cells: tuple[Cell, ...] = (target,)
+        tapes: tuple[Tape, ...] = (target.forward(_rows(target, x), None if state is None else np.asarray(state)),)
     elif isinstance(target, SequenceModel):
-        states = tuple(state) if isinstance(state, np.ndarray) else state
-        cells, tapes = target.cells, target.unroll(x, states)
+        cells = target.cells
+        tapes = target.unroll(_rows(cells[0], x), tuple(state) if isinstance(state, np.ndarray) else state)
     else:
         raise TypeError(f"target: expected a Cell or a SequenceModel, got {describe(target)}")
-    T, B = tapes[0].x.shape[:2]
-    H = cells[-1].hidden_size
-    # d h_T[unit] / d state_t for each layer, (S, H units of h_T, B, H), but for exp(log_scale)
-    d_states = [np.zeros((len(cell.state_names), H, B, cell.hidden_size), cell.dtype) for cell in cells]
-    d_states[-1][0] = np.eye(H)[:, None]
-    log_scale, log_norms = np.zeros(B), np.empty((T, B))
-    with np.errstate(divide="ignore"):
-        for t in reversed(range(T)):
-            d_x: Array | float = 0.0
-            for n, (cell, tape) in reversed(list(enumerate(zip(cells, tapes, strict=True)))):
-                d_states[n][0] += d_x
-                d_a, d_states[n] = step_back(cell, fold_time(tape, np.array([t])), d_states[n])
-                d_x = (d_a.reshape(len(d_a), H * B, -1) @ cell.W_x.mT).sum(axis=0).reshape(H, B, -1)
-            log_norms[t] = np.log(norm(np.asarray(d_x), (0, 2))) + log_scale
-            largest = np.max([np.abs(d).max(axis=(0, 1, 3)) for d in d_states], axis=0)
-            d_states = [d / np.where(largest > 0, largest, 1)[:, None] for d in d_states]
-            log_scale += np.log(largest)
+    (T, B), H = tapes[0].x.shape[:2], cells[-1].hidden_size
+    units = np.zeros((len(cells[-1].state_names), H, B, H))
+    units[0] = np.eye(H)[:, None]  # one gradient for each unit of h_T
+    log_norms = np.empty((T, B))
+    for start, grads, log_scale in backward_in_blocks(cells, tapes, units, input_gradient=True):
+        d_x = np.asarray(grads[0].x)
+        d_x = d_x.reshape(len(d_x), H, B, -1)
+        log_norms[start : start + len(d_x)] = log(norm(d_x, (1, 3))) + log_scale
     return log_norms
+
+
+def _rows(cell: Cell, x: Array) -> Array:
+    """x, integers as their one-hot rows; TypeError or ValueError as `Cell.forward`."""
+    x = cell.check_input(x)
+    return np.eye(cell.input_size, dtype=cell.dtype)[x] if x.ndim == 2 else x
 
 
 def input_gradient_norms(model: SequenceModel, batch: Batch, state: State | None = None) -> Array:
@@ -57,9 +53,8 @@ def input_gradient_norms(model: SequenceModel, batch: Batch, state: State | None
     Raises as `SequenceModel.loss_and_grads`.
     """
     check_model(model)
-    if isinstance(batch, Batch) and to_array("x", batch.x).ndim == 2:
-        model.cells[0].forward(batch.x)  # for its complaints about labels
-        batch = replace(batch, x=np.eye(model.cells[0].input_size, dtype=model.cells[0].dtype)[batch.x])
+    if isinstance(batch, Batch):
+        batch = replace(batch, x=_rows(model.cells[0], batch.x))
     d_x = model.loss_and_grads(batch, state, input_gradient=True).cell_grads[0].x
     return norm(np.asarray(d_x), (2,))
 

@@ -1,15 +1,18 @@
-"""What every analysis here stands on: a recorded step, taken back once more through the cell's own `step_backward`."""
+"""Parts of a recorded pass, and how they are taken back once more, always through `Cell.backward`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
-from rnnlab.cells.base import Cell, Tape
+from rnnlab.cells.base import Cell, Gradients, Tape
 from rnnlab.ops import Array
 from rnnlab.validate import describe, float_array, label_array, one_of, positive_int
+
+BLOCK = 4  # steps between which `backward_in_blocks` rescales
 
 
 def slice_time(tape: Tape, start: int, end: int) -> Tape:
@@ -44,16 +47,59 @@ def rows_to_unfolded(a: Array, B: int) -> Array:
     return a.reshape(len(a), -1, B, a.shape[-1]).swapaxes(0, 1)
 
 
-def step_back(cell: Cell, step: Tape, d_next: Array) -> tuple[Array, Array]:
-    """(d_a (K, R, N, H), d_prev (S, R, N, H)) of a one-step tape with N rows, for R different d_next (S, R, N, H).
+def back_one_step(cell: Cell, step: Tape, d_next: Array) -> Array:
+    """dL/dprev (S, N, H) of a one-step tape with N rows, from dL/dnext (S, N, H)."""
+    nothing_read = np.zeros_like(step.states[1:, 0])
+    return np.asarray(cell.backward(step, nothing_read, d_next, input_gradient=False).states[0])
 
-    The recorded row stands in the batch R times, so that one call does for all R.
+
+def repeat_batch(tape: Tape, times: int) -> Tape:
+    """Every sequence `times` times, the whole batch after itself: a place for as many different gradients."""
+    x = np.tile(tape.x, (1, times, 1)[: tape.x.ndim])
+    states, gates, extras = (np.tile(a, (1, 1, times, 1)) for a in (tape.states, tape.gates, tape.extras))
+    return replace(tape, x=x, states=states, gates=gates, extras=extras)
+
+
+def as_float64(tape: Tape) -> Tape:
+    """The same record in float64."""
+    x = tape.x if tape.x.ndim == 2 else tape.x.astype(float)
+    states, gates, extras = (a.astype(float) for a in (tape.states, tape.gates, tape.extras))
+    return replace(tape, x=x, states=states, gates=gates, extras=extras)
+
+
+def backward_in_blocks(
+    cells: Sequence[Cell], tapes: Sequence[Tape], d_final: Array, *, input_gradient: bool = False
+) -> Iterator[tuple[int, list[Gradients], Array]]:
+    """R gradients of the last layer's final state at once, (S, R, B, H), taken back through time and layers.
+
+    Yields (start, each layer's gradients, log_scale) for blocks of BLOCK steps, the last block first; their batch axis
+    has R*B rows, and what they hold is to be multiplied by exp(log_scale), (B,). After each block the largest entry is
+    made 1, in float64, so that any number of steps stays within the floats if each changes a gradient by a factor
+    between 1e-70 and 1e70.
     """
-    S, R, N, H = d_next.shape
-    recorded = (step.states[0], step.gates[:, 0], step.extras[:, 0])
-    prev, gates, extras = (np.tile(a, (1, R, 1)) for a in recorded)
-    d_a, d_prev, _ = cell.step_backward(d_next.reshape(S, R * N, H), prev, gates, extras)
-    return np.stack(list(d_a)).reshape(-1, R, N, H), np.stack(list(d_prev)).reshape(S, R, N, H)
+    _, R, B, _ = d_final.shape
+    cells = [cell.astype(np.float64) for cell in cells]
+    tapes = [repeat_batch(as_float64(tape), R) for tape in tapes]
+    d_states = [np.zeros((len(cell.state_names), R * B, cell.hidden_size)) for cell in cells]
+    d_states[-1] = d_final.astype(float).reshape(len(d_final), R * B, -1)
+    log_scale = np.zeros(B)
+    for end in range(len(tapes[0].x), 0, -BLOCK):
+        start, grads = max(end - BLOCK, 0), list[Gradients]()
+        d_h = np.zeros_like(tapes[-1].h[start:end])
+        for n in reversed(range(len(cells))):
+            block = slice_time(tapes[n], start, end)
+            grads.insert(0, cells[n].backward(block, d_h, d_states[n], input_gradient=n > 0 or input_gradient))
+            d_h = np.asarray(grads[0].x)
+        yield start, grads, log_scale
+        largest = np.max([np.abs(g.states[0]).reshape(-1, R, B, g.states.shape[-1]).max((0, 1, 3)) for g in grads], 0)
+        divisor = np.tile(np.where(largest > 0, largest, 1), R)[:, None]
+        d_states, log_scale = [g.states[0] / divisor for g in grads], log_scale + log(largest)
+
+
+def log(values: npt.ArrayLike) -> Array:
+    """Natural logarithm, -inf for 0."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(values))
 
 
 def outside_gradients(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
 from rnnlab.gradnorm import block_norms, entry_of
-from rnnlab.lab.steps import check_cell, fold_time, outside_gradients, rows_to_unfolded, slice_time, unfolded_to_rows
+from rnnlab.lab.recorded import check_cell, fold_time, outside_gradients, rows_to_unfolded, slice_time, unfolded_to_rows
 from rnnlab.losses import mask_array
 from rnnlab.model import Batch, LossAndGrads, SequenceModel, State, check_model
 from rnnlab.ops import Array, norm
