@@ -9,7 +9,9 @@ size is known to be in the file.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import glob
 import io
 import json
 import os
@@ -73,48 +75,35 @@ def _target(path: str | Path) -> Path:
 
 def remove_leftovers(target: Path) -> None:
     """Remove the unfinished files of this target whose writer is dead: its process is gone, or they are a day old."""
-    for part in target.parent.glob(f"{glob_literal(target.name)}.*.part"):
-        node, _, rest = part.name[len(target.name) + 1 :].rpartition("-")[0].rpartition("-")
-        if part.name in _writing or not rest.isdigit():
+    for part in target.parent.glob(f"{glob.escape(target.name)}.*.part"):
+        node, _, process = part.name[len(target.name) + 1 :].rpartition("-")[0].rpartition("-")
+        if part.name in _writing or not process.isdigit():
             continue
-        try:
-            dead = node == platform.node() and not alive(int(rest))
+        with contextlib.suppress(OSError):  # someone else removed it, or may not be disturbed
+            dead = node == platform.node() and not alive(int(process))
             if dead or part.stat().st_mtime < time.time() - DAY:
                 part.unlink()
-        except OSError:  # someone else removed it, or may not be disturbed
-            continue
 
 
 def alive(process: int) -> bool:
-    """Whether a process of this number, other than this one, runs on this machine."""
-    if process == os.getpid():  # of an earlier process of the same number: what this one writes is in `_writing`
-        return False
+    """Whether a process of this number, other than this one (see `_writing`), runs on this machine."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:
+    except PermissionError:  # someone else's
         return True
-    return True
-
-
-def glob_literal(name: str) -> str:
-    """The name as a pattern that matches itself alone."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+    return process != os.getpid()
 
 
 def sync_folder(folder: Path) -> None:
     """Make a renamed file last through a power failure, where the system can open a folder."""
-    try:
+    with contextlib.suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(number)
-    except OSError:
-        pass
-    finally:
-        os.close(number)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def path_of(name: str, path: object) -> Path:
