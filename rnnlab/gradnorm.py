@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from rnnlab.cells.base import Cell, Gradients, Tape
-from rnnlab.files import write_atomically
+from rnnlab.files import path_of, write_atomically
 from rnnlab.ops import Array, norm
 from rnnlab.validate import check_shape, describe, positive_float, positive_int
 
@@ -220,7 +220,7 @@ class GradientNormLogger:
 
         Raises FileNotFoundError, or ValueError for a file that `save` did not write.
         """
-        content = io.BytesIO(Path(path).read_bytes())
+        content = io.BytesIO(path_of("path", path).read_bytes())
         try:
             logger = cls._from_arrays(dict(np.load(content)))
         except Exception as error:  # a damaged zip file fails in more ways than anyone lists

@@ -105,6 +105,8 @@ def doors() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         ),
         "GradientNormLogger.record": (rl.GradientNormLogger().record, {"step": 1} | stack),
         "GradientNormLogger.norms": (logger().norms, {"state": "c", "layer": 0}),
+        "GradientNormLogger.save": (logger().save, {"path": "norms.npz"}),
+        "GradientNormLogger.load": (rl.GradientNormLogger.load, {"path": "norms.npz", "on_alarm": None}),
         "check_gradients": (rl.check_gradients, {"target": CELL}),
         "diagnose": (rl.diagnose, {"cell": CELL, "rng": 0, "T": 3, "B": 2}),
         "tasks.adding": (rl.tasks.adding, {"T": 10, "batch_size": 4, "seed": 0}),
@@ -262,6 +264,7 @@ def verdict(call: Callable[..., Any], arguments: dict[str, Any]) -> str | None:
 def test_good_arguments_are_taken(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     MODEL.save("saved.npz")
+    logger().save("norms.npz")
     call, good = doors()[name]
     call(**good)
 
@@ -270,6 +273,7 @@ def test_good_arguments_are_taken(name: str, tmp_path: Path, monkeypatch: pytest
 def test_a_plain_mistake_is_refused_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     MODEL.save("saved.npz")
+    logger().save("norms.npz")
     call, good = doors()[name]
     wrong = []
     for argument, value in good.items():
