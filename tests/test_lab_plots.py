@@ -14,6 +14,7 @@ from matplotlib.colors import LogNorm
 
 import rnnlab as rl
 from rnnlab import lab, plots
+from rnnlab.plots.style import shade
 
 T = 9
 
@@ -114,7 +115,7 @@ def test_ratios_and_rates_are_the_loggers() -> None:
     )
 
 
-def test_a_gate_keeps_its_colour_and_a_parameter_its_dash() -> None:
+def test_a_gate_keeps_its_colour_and_each_parameter_has_a_shade_of_it() -> None:
     logger = logger_of(4, 6)
     blocks = ["W_h[forget]", "W_h[input]", "W_x[forget]"]
     ax = plots.parameter_norms(logger, blocks)
@@ -122,8 +123,10 @@ def test_a_gate_keeps_its_colour_and_a_parameter_its_dash() -> None:
     assert ax.get_yscale() == "log"
     assert [text.get_text() for text in ax.texts] == blocks
     np.testing.assert_array_equal(lines[2].get_ydata(), logger.param_norms("W_x[forget]"))
-    assert lines[0].get_color() == lines[2].get_color() != lines[1].get_color()
-    assert lines[0].get_linestyle() == lines[1].get_linestyle() != lines[2].get_linestyle()
+    assert lines[0].get_color() == plots.SKY_BLUE
+    assert lines[1].get_color() == plots.ORANGE
+    assert lines[2].get_color() == shade(plots.SKY_BLUE, 1) != plots.SKY_BLUE
+    assert {line.get_linestyle() for line in lines} == {"-"}  # a dash is a reference line
 
 
 def test_paths_are_drawn_by_their_norms_and_named() -> None:
@@ -219,7 +222,7 @@ def test_half_lives_are_drawn_longest_first() -> None:
     cell, tape, _ = recorded(rl.LSTMCell)
     statistics = lab.gate_statistics(cell, tape)
     lines = plots.half_lives({"LSTM: before": statistics, "LSTM: after": statistics}).lines
-    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+    assert lines[0].get_color() != lines[1].get_color()
     x, y = lines[0].get_data()
     np.testing.assert_array_equal(y, np.sort(statistics.half_life)[::-1])
     np.testing.assert_array_equal(x, [0.25, 0.5, 0.75, 1])

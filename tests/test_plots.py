@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.text import Annotation, Text
 
 import rnnlab as rl
 from rnnlab import plots
+from rnnlab.plots import style
 
 T, B, D, H = 12, 3, 2, 5
 
@@ -236,9 +238,30 @@ def test_a_label_takes_the_colour_of_the_cell_that_it_begins_with(label: str, co
 def test_no_two_curves_of_a_figure_look_the_same() -> None:
     labels = ["LSTM", "LSTM, chrono", "LSTM: c", "RNN", "GRU", "GRU reset before", "four-gate LSTM", "AR(9)", "ridge"]
     styles = plots.line_styles(labels)
-    assert len({(style["color"], style["linestyle"]) for style in styles}) == len(labels)
+    assert len({style["color"] for style in styles}) == len(labels)
+    assert not any("linestyle" in style for style in styles)  # a dash is a reference line
     widths = [style["linewidth"] for style in styles]
     assert widths == sorted(widths, reverse=True)  # a curve that lies on another does not hide it
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance, WCAG 2.2."""
+    parts = np.array(to_rgb(colour))
+    return float(np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
+
+
+def test_every_colour_has_a_contrast_of_at_least_three_to_one_on_white() -> None:
+    for colour in {*style.CELL_COLOURS.values(), *style.OTHER_COLOURS, *style.PATH_COLOURS.values(), style.GREY}:
+        assert 1.05 / (luminance(colour) + 0.05) >= 3, colour
+
+
+def test_a_figure_is_black_on_opaque_white_and_large_enough_in_a_dark_notebook() -> None:
+    with plt.style.context("dark_background"):
+        ax = plots.loss_curves({"LSTM": [2.0, 1.0]}, baselines={"chance": 1.5})
+        for surface in (ax, ax.figure):
+            assert surface.get_facecolor() == (1, 1, 1, 1)
+        for text in (ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.texts):
+            assert (to_rgb(text.get_color()), text.get_fontsize()) == ((0, 0, 0), 11)
 
 
 def test_spread_keeps_the_order_the_distance_and_what_is_far_apart_already() -> None:

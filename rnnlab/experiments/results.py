@@ -61,7 +61,7 @@ class Result:
         """One line for each network, one dot for each seed, on `ax` (None makes one); returned, never shown."""
         from rnnlab import plots  # and matplotlib, when a picture is asked for
 
-        ax = plots.axes(ax)
+        ax = plots.axes(ax, height=max(4.0, 1 + 0.28 * len(self.points)))
         for y, (label, dots) in enumerate(self.points.items()):
             network = re.search(r"I?RNN|LSTM|GRU", label)
             colour = plots.colour_of(network[0] if network else label) or plots.BLACK

@@ -1,0 +1,213 @@
+"""The look of all figures: colours, axes, curves with labels at their ends, maps, names of time steps."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import count, pairwise
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from rnnlab.ops import Array
+from rnnlab.validate import describe, one_of
+
+# after Okabe & Ito (2008), which colour-blind readers can tell apart; the light ones darker, for 3:1 on white
+BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#BF8000", "#3496CF", "#009E73"
+BLUE, VERMILLION, PURPLE, OLIVE = "#005A93", "#D55E00", "#B8609A", "#7A7400"
+GREY = "#767676"  # what is no curve: reference lines, grids
+SIZE = 11.0  # of all letters, in points
+
+CELL_COLOURS = {
+    "fourgatelstm": PURPLE,
+    "gruresetbefore": SKY_BLUE,
+    "rnn": VERMILLION,
+    "lstm": BLUE,
+    "gru": GREEN,
+}
+OTHER_COLOURS = (BLACK, ORANGE, OLIVE)
+PATH_COLOURS = {  # of gates, and of the paths by which a gradient comes back
+    "memory": BLUE,
+    "loss": VERMILLION,
+    "input": ORANGE,
+    "forget": SKY_BLUE,
+    "output": PURPLE,
+    "reset": ORANGE,
+    "update": SKY_BLUE,
+    "candidate": GREEN,
+    "total": BLACK,
+}
+
+
+def axes(ax: Axes | None, height: float = 4.0) -> Axes:
+    """`ax`, or new ones for None; black on opaque white also in a dark notebook. TypeError for anything else."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7.5, height), layout="constrained")
+    if not isinstance(ax, Axes):
+        raise TypeError(f"ax: expected matplotlib axes or None, got {describe(ax)}")
+    for surface in (ax, ax.figure):
+        surface.set_facecolor("white")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[:].set_color(BLACK)
+    ax.tick_params(which="both", colors=BLACK, labelsize=SIZE)
+    for text in (ax.xaxis.label, ax.yaxis.label, ax.title):
+        text.set(color=BLACK, fontsize=SIZE)
+    ax.grid(True, color="#E0E0E0", linewidth=0.6)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def curves(
+    ax: Axes | None,
+    points: Mapping[str, tuple[Array, Array]],
+    *,
+    styles: Sequence[dict[str, Any]] | None = None,
+    references: Mapping[str, tuple[Array, Array]] | None = None,
+    side: str = "right",
+    log: bool = False,
+    logx: bool = False,
+    xlim: tuple[float, float] | None = None,
+    bottom: float | None = None,
+    xlabel: str,
+    ylabel: str,
+) -> Axes:
+    """One curve (x, y) for each label, named at its end on this `side`; `references` are dashed and grey.
+
+    With the labels at the left the scale stands at the right, where backpropagation begins.
+    """
+    ax, lines = axes(ax), []
+    for (label, (x, y)), style in zip(points.items(), styles or line_styles(points), strict=True):
+        lines += ax.plot(x, y, label=label, **style)
+    for label, (x, y) in (references or {}).items():
+        lines += ax.plot(x, y, label=label, color=GREY, linestyle="--", linewidth=1.2)
+    if log:
+        ax.set_yscale("log")
+    if logx:
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter("{x:.0f}")
+    elif all(x.dtype.kind in "iu" for x, _ in points.values()):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if xlim:
+        ax.set_xlim(xlim)
+    if bottom is not None:
+        ax.set_ylim(bottom=bottom)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if side == "left":
+        scale_at_right(ax)
+    direct_labels(ax, lines, side)
+    return ax
+
+
+def colour_bar(ax: Axes, image: ScalarMappable, label: str) -> None:
+    """The scale of a map beside it."""
+    bar = ax.figure.colorbar(image, ax=ax, pad=0.02)
+    bar.set_label(label, fontsize=SIZE, color=BLACK)
+    bar.ax.tick_params(which="both", labelsize=SIZE, colors=BLACK)
+    ax.grid(False)
+
+
+def scale_at_right(ax: Axes) -> None:
+    """The vertical scale at the right, where backpropagation begins: the left is free for labels."""
+    ax.yaxis.tick_right()
+    ax.yaxis.set_label_position("right")
+    ax.spines["left"].set_visible(False)
+    ax.spines["right"].set_visible(True)
+
+
+def colour_of(label: str) -> str | None:
+    """The colour of the cell whose name begins the label ("GRU", "four-gate LSTM, chrono"), None for no cell."""
+    name = "".join(c for c in label.lower() if c.isalnum())
+    return next((colour for cell, colour in CELL_COLOURS.items() if name.startswith(cell)), None)
+
+
+def shade(colour: str, n: int) -> str:
+    """The n-th shade of a colour, each darker than the one before it."""
+    red, green, blue = (0.7**n * part for part in to_rgb(colour))
+    return to_hex((red, green, blue)).upper()
+
+
+def line_styles(labels: Collection[str]) -> list[dict[str, Any]]:
+    """Colour and width for each label: one colour a kind of cell, darker for each further one of it.
+
+    Widths fall from the first to the last, which is drawn on top: where curves coincide, both are seen.
+    """
+    seen: dict[str, int] = {}
+    others = count()
+    styles = []
+    for label, width in zip(labels, np.linspace(2.5, 1.5, len(labels)), strict=True):
+        colour = colour_of(label) or OTHER_COLOURS[next(others) % len(OTHER_COLOURS)]
+        seen[colour] = seen.get(colour, -1) + 1
+        styles.append({"color": shade(colour, seen[colour]), "linewidth": float(width) if len(labels) > 1 else 1.5})
+    return styles
+
+
+def direct_labels(ax: Axes, lines: Sequence[Line2D], side: str = "right") -> None:
+    """Write each line's label beside its end at one side of the axes, moved apart where they would overlap.
+
+    Call it last: it reads the axes' scale, and lets the axes end at this side where the last curve does.
+    """
+    end = {"right": -1, "left": 0}[one_of("side", side, ("right", "left"))]
+    ends = []
+    for line in lines:
+        x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+        drawn = np.flatnonzero(np.isfinite(y))
+        ends.append((x[drawn[end]], y[drawn[end]]))
+    (left, right), outermost = ax.get_xlim(), (max if end else min)(x for x, _ in ends)
+    if left < outermost < right:  # a connector within the axes looks like a flat piece of curve
+        ax.set_xlim((left, outermost) if end else (outermost, right))
+    ax.set_ylim(ax.get_ylim())  # later changes of the data no longer move the curves away from their labels
+    heights = (ax.transScale + ax.transLimits).transform(np.array(ends))[:, 1]
+    points = ax.get_window_extent().height * 72 / ax.figure.dpi
+    order = np.argsort(heights, kind="stable")
+    heights[order] = spread(heights[order], 1.25 * SIZE / points)
+    outside, align = (1.03, "left") if end else (-0.03, "right")
+    for line, xy, height in zip(lines, ends, heights, strict=True):
+        ax.annotate(
+            str(line.get_label()),
+            xy=xy,
+            xytext=(outside, float(height)),
+            textcoords="axes fraction",
+            ha=align,
+            va="center",
+            fontsize=SIZE,
+            color=BLACK,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": line.get_color(),
+                "linewidth": 1.5,
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0 if end else 1, 0.5),
+            },
+        )
+
+
+def name_events(ax: Axes, events: Mapping[int, str]) -> None:
+    """Name time steps, {t: text}, above the picture: upright where the names have no room side by side."""
+    if not events:
+        return
+    times = sorted(events)
+    names, (left, right) = [events[t] for t in times], ax.get_xlim()
+    points_a_step = ax.get_window_extent().width * 72 / ax.figure.dpi / (right - left)
+    rooms = np.diff(times) * points_a_step
+    needs = [0.3 * SIZE * (len(one) + len(next_one) + 2) for one, next_one in pairwise(names)]  # half of each, a gap
+    upright = (rooms < needs).any() and max(map(len, names)) > 1
+    top = ax.secondary_xaxis("top")
+    top.set_xticks(times, names, rotation=90 if upright else 0, fontsize=SIZE, color=BLACK)
+    top.spines["top"].set_visible(False)
+
+
+def spread(positions: Array, gap: float) -> Array:
+    """Ascending positions, moved as little apart as keeps neighbours at least `gap` from each other."""
+    up, down = positions.copy(), positions.copy()
+    for i in range(1, len(positions)):
+        up[i] = max(up[i], up[i - 1] + gap)
+        down[-i - 1] = min(down[-i - 1], down[-i] - gap)
+    middle: Array = (up + down) / 2
+    return middle
