@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -101,7 +101,7 @@ def sizes(name: str, value: object, least: int = 1) -> tuple[int, ...]:
     return tuple(positive_int(f"{name}[{n}]", length) for n, length in enumerate(value))
 
 
-def has_entries(value: object) -> bool:
+def has_entries(value: object) -> TypeGuard[Iterable[Any]]:
     """Whether one can iterate over it; an array without axes says that one can."""
     return isinstance(value, Iterable) and not (isinstance(value, np.ndarray) and value.ndim == 0)
 

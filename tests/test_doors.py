@@ -12,6 +12,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ import numpy as np
 import pytest
 
 import rnnlab as rl
-from rnnlab import interop, lab
+from rnnlab import interop, lab, plots
 from rnnlab.validate import describe
 
 T, B, D, H, O = 6, 3, 4, 5, 2  # noqa: E741 - O is the shape letter
+Doors = dict[str, tuple[Callable[..., Any], dict[str, Any]]]
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(T, B, D)), RNG.normal(size=(T, B, O))
 CELL = rl.LSTMCell(D, H, rng=0)
@@ -41,7 +43,8 @@ def logger() -> rl.GradientNormLogger:
     return made
 
 
-def doors() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+@cache
+def doors() -> Doors:
     """Every public call with arguments that are right."""
     sizes = {"input_size": D, "hidden_size": H, "rng": 0, "dtype": np.float64}
     starts = {"input_init": "uniform", "recurrent_init": "orthogonal"}
@@ -57,100 +60,157 @@ def doors() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     }
     one, stack = {"cell": CELL}, {"cells": (CELL,), "tapes": PASS.tapes, "cell_grads": PASS.cell_grads}
     onnx = {"W": np.ones((1, 4 * H, D)), "R": np.ones((1, 4 * H, H)), "B": np.ones((1, 8 * H))}
-    return cells | {
-        "Cell.forward": (CELL.forward, {"x": X, "state": np.zeros((2, B, H))}),
-        "Cell.backward": (CELL.backward, {"tape": TAPE, "d_h": np.ones((T, B, H)), "d_state": np.ones((2, B, H))}),
-        "Cell.with_params": (CELL.with_params, {"params": dict(CELL.params)}),
-        "Cell.astype": (CELL.astype, {"dtype": np.float32}),
-        "Dense()": (rl.Dense, {"input_size": H, "output_size": O, "rng": 0, "dtype": np.float64}),
-        "Dense.forward": (MODEL.readout.forward, {"h": np.ones((T, B, H))}),
-        "Dense.backward": (MODEL.readout.backward, {"h": np.ones((T, B, H)), "d_y": np.ones((T, B, O))}),
-        "SequenceModel()": (rl.SequenceModel, {"cells": CELL, "readout": MODEL.readout, "loss": MODEL.loss}),
-        "SequenceModel.predict": (MODEL.predict, {"x": X, "state": [np.zeros((2, B, H))]}),
-        "SequenceModel.unroll": (MODEL.unroll, {"x": X, "state": [np.zeros((2, B, H))]}),
-        "SequenceModel.with_params": (MODEL.with_params, {"params": PARAMS}),
-        "SequenceModel.astype": (MODEL.astype, {"dtype": np.float32}),
-        "SequenceModel.mean_loss": (MODEL.mean_loss, {"batch": rl.Batch(X, Y), "state": [np.zeros((2, B, H))]}),
-        "SequenceModel.loss_and_grads": (MODEL.loss_and_grads, {"batch": rl.Batch(X, Y), "state": [None]}),
-        "Batch": (
-            lambda x, y, mask: MODEL.loss_and_grads(rl.Batch(x, y, mask)),
-            {"x": X, "y": Y, "mask": np.ones((T, B), bool)},
+    return (
+        cells
+        | {
+            "Cell.forward": (CELL.forward, {"x": X, "state": np.zeros((2, B, H))}),
+            "Cell.backward": (CELL.backward, {"tape": TAPE, "d_h": np.ones((T, B, H)), "d_state": np.ones((2, B, H))}),
+            "Cell.with_params": (CELL.with_params, {"params": dict(CELL.params)}),
+            "Cell.astype": (CELL.astype, {"dtype": np.float32}),
+            "Dense()": (rl.Dense, {"input_size": H, "output_size": O, "rng": 0, "dtype": np.float64}),
+            "Dense.forward": (MODEL.readout.forward, {"h": np.ones((T, B, H))}),
+            "Dense.backward": (MODEL.readout.backward, {"h": np.ones((T, B, H)), "d_y": np.ones((T, B, O))}),
+            "SequenceModel()": (rl.SequenceModel, {"cells": CELL, "readout": MODEL.readout, "loss": MODEL.loss}),
+            "SequenceModel.predict": (MODEL.predict, {"x": X, "state": [np.zeros((2, B, H))]}),
+            "SequenceModel.unroll": (MODEL.unroll, {"x": X, "state": [np.zeros((2, B, H))]}),
+            "SequenceModel.with_params": (MODEL.with_params, {"params": PARAMS}),
+            "SequenceModel.astype": (MODEL.astype, {"dtype": np.float32}),
+            "SequenceModel.mean_loss": (MODEL.mean_loss, {"batch": rl.Batch(X, Y), "state": [np.zeros((2, B, H))]}),
+            "SequenceModel.loss_and_grads": (MODEL.loss_and_grads, {"batch": rl.Batch(X, Y), "state": [None]}),
+            "Batch": (
+                lambda x, y, mask: MODEL.loss_and_grads(rl.Batch(x, y, mask)),
+                {"x": X, "y": Y, "mask": np.ones((T, B), bool)},
+            ),
+            "softmax_cross_entropy": (
+                rl.softmax_cross_entropy,
+                {"prediction": Y, "target": np.ones((T, B), int), "mask": np.ones((T, B), bool)},
+            ),
+            "mean_squared_error": (
+                rl.mean_squared_error,
+                {"prediction": Y, "target": Y, "mask": np.ones((T, B), bool)},
+            ),
+            "SGD()": (rl.SGD, {"lr": 0.1, "momentum": 0.9}),
+            "Adam()": (rl.Adam, {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8}),
+            "Adam.step": (lambda params, grads: rl.Adam().step(params, grads), {"params": PARAMS, "grads": PASS.grads}),
+            "linear_decay": (rl.linear_decay, {"lr": 0.1, "steps": 10}),
+            "clip_by_global_norm": (rl.clip_by_global_norm, {"grads": PASS.grads, "max_norm": 1.0}),
+            "Trainer()": (
+                lambda **a: rl.Trainer(**{"optimizer": rl.SGD(0.1)} | a),
+                {"model": MODEL, "clip_norm": 1.0, "callbacks": [], "carry_state": False},
+            ),
+            "Trainer optimizer": (lambda optimizer: rl.Trainer(MODEL, optimizer), {"optimizer": rl.SGD(0.1)}),
+            "Trainer.fit": (
+                lambda batches, steps: rl.Trainer(copy_of(MODEL), rl.SGD(0.01)).fit(batches, steps),
+                {"batches": [rl.Batch(X, Y)], "steps": 1},
+            ),
+            "Trainer.train_step": (
+                lambda batch: rl.Trainer(copy_of(MODEL), rl.SGD(0.01)).train_step(batch),
+                {"batch": rl.Batch(X, Y)},
+            ),
+            "GradientNormLogger()": (
+                rl.GradientNormLogger,
+                {"every": 1, "vanishing": 1e-6, "exploding": 1e3, "on_alarm": print},
+            ),
+            "GradientNormLogger.record": (rl.GradientNormLogger().record, {"step": 1} | stack),
+            "GradientNormLogger.norms": (logger().norms, {"state": "c", "layer": 0}),
+            "GradientNormLogger.save": (logger().save, {"path": "norms.npz"}),
+            "GradientNormLogger.load": (rl.GradientNormLogger.load, {"path": "norms.npz", "on_alarm": None}),
+            "check_gradients": (rl.check_gradients, {"target": CELL}),
+            "diagnose": (rl.diagnose, {"cell": CELL, "rng": 0, "T": 3, "B": 2}),
+            "tasks.adding": (rl.tasks.adding, {"T": 10, "batch_size": 4, "seed": 0}),
+            "tasks.movie": (rl.tasks.movie, {"T": 10, "batch_size": 4, "seed": 0}),
+            "tasks.temporal_order": (rl.tasks.temporal_order, {"T": 10, "batch_size": 4, "seed": 0}),
+            "Task.batch": (rl.tasks.adding(4).batch, {"n": 0}),
+            "Task.stream": (rl.tasks.adding(4).stream, {"start": 0}),
+            "Task.evaluation": (rl.tasks.adding(4).evaluation, {"size": 3}),
+            "Task.score": (rl.tasks.adding(4).score, {"model": adder(), "size": 3}),
+            "tasks.char_text": (
+                rl.tasks.char_text,
+                {"text": "abc\n" * 50, "T": 4, "batch_size": 2, "test_share": 0.1},
+            ),
+            "CharText.encode": (TEXT.encode, {"text": "abc"}),
+            "CharText.decode": (TEXT.decode, {"numbers": np.array([0, 1])}),
+            "CharText.bits_per_character": (TEXT.bits_per_character, {"model": WRITER}),
+            "CharText.sample": (
+                TEXT.sample,
+                {"model": WRITER, "length": 3, "rng": 0, "prompt": "a", "temperature": 1.0},
+            ),
+            "tasks.ngram_bits": (rl.tasks.ngram_bits, {"train": TEXT.train, "test": TEXT.test, "n": 2}),
+            "init.uniform": (rl.init.uniform, {"shape": (2, 3), "rng": 0}),
+            "init.glorot": (rl.init.glorot, {"shape": (2, 3), "rng": 0}),
+            "init.orthogonal": (rl.init.orthogonal, {"shape": (2, 3), "rng": 0}),
+            "init.identity": (rl.init.identity, {"shape": (2, 3), "rng": 0}),
+            "init.chrono": (rl.init.chrono, {"T": 10, "hidden_size": 4, "rng": 0}),
+            "Checkpoint()": (rl.Checkpoint, {"path": "run.npz", "every": 1, "validation": rl.Batch(X, Y)}),
+            "SequenceModel.save": (MODEL.save, {"path": "model.npz"}),
+            "load": (rl.load, {"path": "saved.npz", "cells": (), "loss": None}),
+            "Trainer.save": (rl.Trainer(copy_of(MODEL), rl.SGD(0.1)).save, {"path": "run.npz"}),
+            "interop.to_pytorch": (interop.to_pytorch, one | {"layer": 0}),
+            "interop.to_keras": (interop.to_keras, one),
+            "interop.to_onnx": (interop.to_onnx, one),
+            "interop.from_pytorch": (
+                interop.from_pytorch,
+                {"weights": interop.to_pytorch(CELL), "layer": 0, "activation": "tanh"},
+            ),
+            "interop.from_keras": (interop.from_keras, {"weights": interop.to_keras(CELL), "activation": "tanh"}),
+            "interop.from_onnx": (
+                interop.from_onnx,
+                {"weights": onnx, "linear_before_reset": 0, "activation": "tanh"},
+            ),
+            "explain_step": (rl.explain_step, one | {"x": X[0, 0], "state": np.zeros((2, H))}),
+        }
+        | laboratory()
+    )
+
+
+def laboratory() -> Doors:
+    """The analyses, and the figures of what they return."""
+    recorded: dict[str, Any] = {"cell": CELL, "tape": TAPE}
+    pulled = recorded | {"d_h": np.ones((T, B, H)), "d_state": np.zeros((2, B, H))}
+    batch = {"model": MODEL, "batch": rl.Batch(X, Y)}
+    statistics, record = lab.gate_statistics(CELL, TAPE), logger()
+    found: Doors = {
+        "lab.connectivity": (lab.connectivity, {"target": CELL, "x": X, "state": np.zeros((2, B, H))}),
+        "lab.distance_gradients": (lambda **a: next(lab.distance_gradients(**a)), pulled),
+        "lab.distance_terms": (lab.distance_terms, pulled),
+        "lab.memory_paths": (lab.memory_paths, pulled),
+        "lab.gate_statistics": (
+            lab.gate_statistics,
+            {"cell": CELL, "tapes": TAPE, "keeps": "forget", "low": 0.1, "high": 0.9},
         ),
-        "softmax_cross_entropy": (
-            rl.softmax_cross_entropy,
-            {"prediction": Y, "target": np.ones((T, B), int), "mask": np.ones((T, B), bool)},
-        ),
-        "mean_squared_error": (rl.mean_squared_error, {"prediction": Y, "target": Y, "mask": np.ones((T, B), bool)}),
-        "SGD()": (rl.SGD, {"lr": 0.1, "momentum": 0.9}),
-        "Adam()": (rl.Adam, {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8}),
-        "Adam.step": (lambda params, grads: rl.Adam().step(params, grads), {"params": PARAMS, "grads": PASS.grads}),
-        "linear_decay": (rl.linear_decay, {"lr": 0.1, "steps": 10}),
-        "clip_by_global_norm": (rl.clip_by_global_norm, {"grads": PASS.grads, "max_norm": 1.0}),
-        "Trainer()": (
-            lambda **a: rl.Trainer(**{"optimizer": rl.SGD(0.1)} | a),
-            {"model": MODEL, "clip_norm": 1.0, "callbacks": [], "carry_state": False},
-        ),
-        "Trainer optimizer": (lambda optimizer: rl.Trainer(MODEL, optimizer), {"optimizer": rl.SGD(0.1)}),
-        "Trainer.fit": (
-            lambda batches, steps: rl.Trainer(copy_of(MODEL), rl.SGD(0.01)).fit(batches, steps),
-            {"batches": [rl.Batch(X, Y)], "steps": 1},
-        ),
-        "Trainer.train_step": (
-            lambda batch: rl.Trainer(copy_of(MODEL), rl.SGD(0.01)).train_step(batch),
-            {"batch": rl.Batch(X, Y)},
-        ),
-        "GradientNormLogger()": (
-            rl.GradientNormLogger,
-            {"every": 1, "vanishing": 1e-6, "exploding": 1e3, "on_alarm": print},
-        ),
-        "GradientNormLogger.record": (rl.GradientNormLogger().record, {"step": 1} | stack),
-        "GradientNormLogger.norms": (logger().norms, {"state": "c", "layer": 0}),
-        "GradientNormLogger.save": (logger().save, {"path": "norms.npz"}),
-        "GradientNormLogger.load": (rl.GradientNormLogger.load, {"path": "norms.npz", "on_alarm": None}),
-        "check_gradients": (rl.check_gradients, {"target": CELL}),
-        "diagnose": (rl.diagnose, {"cell": CELL, "rng": 0, "T": 3, "B": 2}),
-        "tasks.adding": (rl.tasks.adding, {"T": 10, "batch_size": 4, "seed": 0}),
-        "tasks.movie": (rl.tasks.movie, {"T": 10, "batch_size": 4, "seed": 0}),
-        "tasks.temporal_order": (rl.tasks.temporal_order, {"T": 10, "batch_size": 4, "seed": 0}),
-        "Task.batch": (rl.tasks.adding(4).batch, {"n": 0}),
-        "Task.stream": (rl.tasks.adding(4).stream, {"start": 0}),
-        "Task.evaluation": (rl.tasks.adding(4).evaluation, {"size": 3}),
-        "Task.score": (rl.tasks.adding(4).score, {"model": adder(), "size": 3}),
-        "tasks.char_text": (
-            rl.tasks.char_text,
-            {"text": "abc\n" * 50, "T": 4, "batch_size": 2, "test_share": 0.1},
-        ),
-        "CharText.encode": (TEXT.encode, {"text": "abc"}),
-        "CharText.decode": (TEXT.decode, {"numbers": np.array([0, 1])}),
-        "CharText.bits_per_character": (TEXT.bits_per_character, {"model": WRITER}),
-        "CharText.sample": (
-            TEXT.sample,
-            {"model": WRITER, "length": 3, "rng": 0, "prompt": "a", "temperature": 1.0},
-        ),
-        "tasks.ngram_bits": (rl.tasks.ngram_bits, {"train": TEXT.train, "test": TEXT.test, "n": 2}),
-        "init.uniform": (rl.init.uniform, {"shape": (2, 3), "rng": 0}),
-        "init.glorot": (rl.init.glorot, {"shape": (2, 3), "rng": 0}),
-        "init.orthogonal": (rl.init.orthogonal, {"shape": (2, 3), "rng": 0}),
-        "init.identity": (rl.init.identity, {"shape": (2, 3), "rng": 0}),
-        "init.chrono": (rl.init.chrono, {"T": 10, "hidden_size": 4, "rng": 0}),
-        "Checkpoint()": (rl.Checkpoint, {"path": "run.npz", "every": 1, "validation": rl.Batch(X, Y)}),
-        "SequenceModel.save": (MODEL.save, {"path": "model.npz"}),
-        "load": (rl.load, {"path": "saved.npz", "cells": (), "loss": None}),
-        "Trainer.save": (rl.Trainer(copy_of(MODEL), rl.SGD(0.1)).save, {"path": "run.npz"}),
-        "interop.to_pytorch": (interop.to_pytorch, one | {"layer": 0}),
-        "interop.to_keras": (interop.to_keras, one),
-        "interop.to_onnx": (interop.to_onnx, one),
-        "interop.from_pytorch": (
-            interop.from_pytorch,
-            {"weights": interop.to_pytorch(CELL), "layer": 0, "activation": "tanh"},
-        ),
-        "interop.from_keras": (interop.from_keras, {"weights": interop.to_keras(CELL), "activation": "tanh"}),
-        "interop.from_onnx": (
-            interop.from_onnx,
-            {"weights": onnx, "linear_before_reset": 0, "activation": "tanh"},
-        ),
-        "lab.jacobians": (lab.jacobians, one | {"tape": TAPE}),
+        "lab.input_gradient_norms": (lab.input_gradient_norms, batch | {"state": [None]}),
+        "lab.output_gradients": (lab.output_gradients, batch | {"result": PASS}),
+        "lab.truncation": (lab.truncation, batch | {"lengths": [1, 2], "state": None}),
+        "lab.jacobians": (lab.jacobians, recorded | {"times": [0, 1]}),
+        "lab.jacobian_decay": (lab.jacobian_decay, recorded | {"start": 0, "end": 3, "keeps": "forget"}),
+        "lab.jacobian_product": (lab.jacobian_product, recorded | {"start": 0, "end": 3}),
+        "lab.jacobian_products": (lambda **a: next(lab.jacobian_products(**a)), recorded | {"start": 0, "end": 3}),
     }
+    drawn: Doors = {
+        "loss_curves": (
+            plots.loss_curves,
+            {"histories": {"LSTM": [1.0, 0.5]}, "baselines": {"chance": 1.0}, "smooth": 1},
+        ),
+        "gradient_flow": (plots.gradient_flow, {"norms": {"LSTM": [1.0, 0.5]}}),
+        "gate_heatmap": (
+            partial(plots.gate_heatmap, gate="forget"),
+            {"tape": TAPE, "sequence": 0, "events": {1: "reveal"}},
+        ),
+        "gradient_norm_map": (plots.gradient_norm_map, {"logger": record, "state": "c", "layer": 0}),
+        "gradient_ratios": (plots.gradient_ratios, {"loggers": {"LSTM": record}, "state": "c", "layer": 0}),
+        "parameter_norms": (plots.parameter_norms, {"logger": record, "blocks": ["W_h[forget]"], "layer": 0}),
+        "memory_paths": (plots.memory_paths, {"paths": lab.memory_paths(**pulled)}),
+        "distance_terms": (
+            plots.distance_terms,
+            {"terms": {"LSTM": lab.distance_terms(**pulled)}, "block": "W_h[candidate]"},
+        ),
+        "truncation": (plots.truncation, {"results": {"LSTM": lab.truncation(MODEL, rl.Batch(X, Y))}}),
+        "singular_values": (plots.singular_values, {"decay": lab.jacobian_decay(CELL, TAPE), "sequence": 0}),
+        "connectivity": (plots.connectivity, {"log_norms": {"LSTM": lab.connectivity(CELL, X)}}),
+        "saturation": (plots.saturation, {"statistics": statistics}),
+        "half_lives": (plots.half_lives, {"statistics": {"LSTM": statistics}}),
+    }
+    return found | {f"plots.{name}": (partial(call, ax=plots.axes(None)), a) for name, (call, a) in drawn.items()}
 
 
 def adder() -> rl.SequenceModel:
@@ -239,7 +299,7 @@ DEEP = re.compile(
     r"out of bounds|invalid literal|matmul|operands|cannot reshape|must be str|unhashable|could not convert|"
     r"positional argument|truth value|setting an array|ufunc|dimension|only integer|'<' not supported|can only"
 )
-CLEAR = re.compile(r"(?s)^[\w.\[\]'\": ]*: .*expected .*got |^\[Errno|is not installed|^There are no ")
+CLEAR = re.compile(r"(?s)^[\w.\[\]'\":, ]*: .*expected .*got |^\[Errno|is not installed|^There are no ")
 
 
 def verdict(call: Callable[..., Any], arguments: dict[str, Any]) -> str | None:
@@ -278,6 +338,8 @@ def test_a_plain_mistake_is_refused_by_name(name: str, tmp_path: Path, monkeypat
     wrong = []
     for argument, value in good.items():
         for what, bad in mistakes(value).items():
+            if name.startswith("interop") and what == "a model":
+                continue  # which is none
             if said := verdict(call, good | {argument: bad}):
                 wrong.append(f"{argument} = {what}: {said}")
     assert not wrong, "\n".join(wrong)

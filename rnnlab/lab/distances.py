@@ -13,7 +13,7 @@ from rnnlab.lab.recorded import check_cell, fold_time, outside_gradients, rows_t
 from rnnlab.losses import mask_array
 from rnnlab.model import Batch, LossAndGrads, SequenceModel, State, check_model
 from rnnlab.ops import Array, norm
-from rnnlab.validate import describe, positive_int
+from rnnlab.validate import describe, has_entries, positive_int
 
 Arrays = dict[str, Array]
 
@@ -70,6 +70,8 @@ def output_gradients(model: SequenceModel, batch: Batch, result: LossAndGrads) -
     if not isinstance(result, LossAndGrads):
         raise TypeError(f"result: expected the model's LossAndGrads, got {describe(result)}")
     h = result.tapes[-1].h
+    if not isinstance(batch, Batch):
+        raise TypeError(f"batch: expected a Batch, got {describe(batch)}")
     mask = mask_array(batch.mask, h.shape[:2])
     _, d_y = model.loss(model.readout.forward(h), np.asarray(batch.y), mask)
     above = [grads.x for grads in result.cell_grads[1:]]
@@ -108,7 +110,7 @@ def truncation(
     d_h, T = output_gradients(model, batch, result)[-1], len(result.tapes[0].x)
     if lengths is None:
         lengths = [*(2**n for n in range((T - 1).bit_length())), T]
-    if not isinstance(lengths, Iterable):
+    if not has_entries(lengths):
         raise TypeError(f"lengths: expected integers of at least 1, got {describe(lengths)}")
     ks = [positive_int("lengths", k) for k in lengths]
     if not ks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from rnnlab.cells.base import Cell, Tape
 from rnnlab.lab.recorded import check_cell, memory_gate
 from rnnlab.ops import Array
-from rnnlab.validate import positive_float
+from rnnlab.validate import has_entries, positive_float
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def gate_statistics(
     """
     if not positive_float("low", low) < positive_float("high", high) < 1:
         raise ValueError(f"low, high: expected 0 < low < high < 1, got {low} and {high}")
-    recorded = list(tapes) if isinstance(tapes, Iterable) else [tapes]
+    recorded: list[Tape] = list(tapes) if has_entries(tapes) else [tapes]  # type: ignore[list-item]
     if not recorded:
         raise ValueError("tapes: expected at least one tape, got none")
     for tape in recorded:

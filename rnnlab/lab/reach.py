@@ -24,7 +24,9 @@ def connectivity(target: Cell | SequenceModel, x: Array, state: State | Array | 
     """
     if isinstance(target, Cell):
         cells: tuple[Cell, ...] = (target,)
-        tapes: tuple[Tape, ...] = (target.forward(_rows(target, x), None if state is None else np.asarray(state)),)
+        tapes: tuple[Tape, ...] = (
+            target.forward(_rows(target, x), None if state is None else to_array("state", state)),
+        )
     elif isinstance(target, SequenceModel):
         cells = target.cells
         tapes = target.unroll(_rows(cells[0], x), tuple(state) if isinstance(state, np.ndarray) else state)

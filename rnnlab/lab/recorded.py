@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rnnlab.cells.base import Cell, Gradients, Tape
 from rnnlab.ops import Array
-from rnnlab.validate import describe, float_array, label_array, one_of, positive_int
+from rnnlab.validate import describe, float_array, has_entries, label_array, one_of, positive_int
 
 BLOCK = 4  # steps between which `backward_in_blocks` rescales
 
@@ -138,8 +138,8 @@ def step_numbers(cell: Cell, tape: Tape, times: Iterable[int] | None) -> Array:
     T = len(tape.x)
     if times is None:
         return np.arange(T)
-    chosen = [*times] if isinstance(times, Iterable) else times
-    if chosen == []:
+    chosen = [*times] if has_entries(times) else times
+    if isinstance(chosen, list) and not chosen:
         raise ValueError("times: expected at least one step, got none")
     return label_array("times", chosen, (("n", None),), T)
 

@@ -33,7 +33,7 @@ from rnnlab.plots.style import (
     name_events,
     shade,
 )
-from rnnlab.validate import describe, positive_int
+from rnnlab.validate import describe, has_entries, positive_int
 
 GATE_MEANINGS = {
     "input": "1 writes the candidate",
@@ -214,7 +214,7 @@ def parameter_norms(
     """Norms of dL/dparameter against training step, for blocks such as "W_h[forget]"; raises as
     `GradientNormLogger.param_norms`."""
     check_kind("logger", logger, "GradientNormLogger")
-    if isinstance(blocks, str) or not isinstance(blocks, Iterable):
+    if isinstance(blocks, str) or not has_entries(blocks):
         raise TypeError(f"blocks: expected names such as 'W_h[forget]', got {describe(blocks)}")
     points = {}
     for block in blocks:
