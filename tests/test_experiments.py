@@ -252,12 +252,6 @@ def test_nothing_finished_is_computed_twice(tmp_path: Path, counted: list[Traini
     assert [(run.seed, run.steps) for run in counted[2:]] == [(2, 6), (0, 3)]
 
 
-def test_a_runner_without_a_folder_remembers(counted: list[Training]) -> None:
-    runner = Runner()
-    assert runner([TINY]) == runner([TINY])
-    assert len(counted) == 1
-
-
 def test_stopping_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [replace(TINY, seed=seed) for seed in range(4)]
     execute, computed = Training.execute, []
@@ -622,17 +616,6 @@ def test_a_file_is_no_folder(folder: str, tmp_path: Path, capsys: pytest.Capture
     assert stopped.value.code == 2
     assert "--folder: expected a folder to write in, got " in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_an_interrupted_command_says_that_it_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(self: Runner, *_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Runner, "__call__", interrupted)
-    assert main(["movie", "--folder", str(tmp_path)]) == 130
-    assert "the same command resumes" in capsys.readouterr().err
 
 
 def test_importing_rnnlab_does_not_import_the_experiments() -> None:

@@ -90,14 +90,6 @@ def test_products_over_a_span_agree_with_complex_step(case: Any) -> None:
     assert [(p.start, p.end) for p in lab.jacobian_products(cell, tape)] == [(t, 6) for t in (5, 4, 3, 2, 1, 0)]
 
 
-def test_a_gradient_goes_back_through_the_jacobian_as_backward_takes_it(case: Any) -> None:
-    cell, tape, _, d_state = case
-    nothing = np.zeros_like(tape.h)
-    d_initial = cell.backward(tape, nothing, d_state).states[0]
-    row = d_state.transpose(1, 0, 2).reshape(2, 1, -1) @ lab.jacobian_product(cell, tape).value()
-    assert relative_error(row.reshape(2, -1, 3).transpose(1, 0, 2), d_initial) <= 1e-12
-
-
 def forgetful_lstm(forget_bias: float, T: int) -> tuple[rl.Cell, rl.Tape]:
     """All weights zero: c_t -> c_{t+1} is sigmoid(b_f), exactly, at every step."""
     cell = rl.LSTMCell(1, 2, rng=0)
@@ -278,17 +270,6 @@ def test_each_part_is_the_chain_rules(cell_class: type[rl.Cell]) -> None:
         assert np.abs(paths.parts[name] - part).max() <= 1e-12 * scale, name
 
 
-def test_the_error_carousel_alone_carries_when_the_gates_read_nothing() -> None:
-    cell, tape = forgetful_lstm(1.0, 8)
-    d_h = np.zeros_like(tape.h)
-    d_h[-1] = 1
-    norms = lab.memory_paths(cell, tape, d_h).norms()
-    np.testing.assert_allclose(norms["memory"][:-1], norms["total"][:-1], rtol=1e-14)
-    np.testing.assert_allclose(norms["memory"][:-2] / norms["memory"][1:-1], 1 / (1 + np.exp(-1.0)), rtol=1e-12)
-    assert norms["loss"][-1] == norms["total"][-1]
-    assert not any(norms[gate].any() for gate in cell.gate_names)
-
-
 @pytest.mark.parametrize("powers", [np.zeros(6), np.full(6, -200.0), np.linspace(-200, 200, 6)])
 def test_shares_are_projections_on_the_whole_and_add_up(powers: Any) -> None:
     """At any size of the gradient, and where it vanishes by 400 powers of ten on its way."""
@@ -416,11 +397,11 @@ def test_lengths_are_powers_of_two_up_to_the_whole() -> None:
         np.testing.assert_array_equal(found, lengths)
 
 
-def test_what_the_layers_outputs_were_told_gives_their_gradients_again() -> None:
+def test_output_gradients_give_each_layers_state_gradients_again() -> None:
     model, batch = stacked_model(), random_batch(5, 2)
     result = model.loss_and_grads(batch)
-    told = lab.output_gradients(model, batch, result)
-    for cell, tape, d_h, grads in zip(model.cells, result.tapes, told, result.cell_grads, strict=True):
+    received = lab.output_gradients(model, batch, result)
+    for cell, tape, d_h, grads in zip(model.cells, result.tapes, received, result.cell_grads, strict=True):
         np.testing.assert_allclose(cell.backward(tape, d_h).states, grads.states, rtol=1e-12, atol=1e-16)
 
 
@@ -463,6 +444,13 @@ def test_connectivity_over_a_thousand_steps_is_exact_in_logarithms() -> None:
     found = lab.connectivity(cell, np.zeros((1000, 1, 2)))  # d h_T / d x_t = 0.3^(T - t) I, down to 1e-522
     exact = np.arange(999, -1, -1) * np.log(0.3) + np.log(2) / 2
     np.testing.assert_allclose(found[:, 0], exact, rtol=1e-12)
+
+
+def test_steps_that_leave_float32_are_taken_in_float64() -> None:
+    cell = rl.RNNCell(2, 2, recurrent_init="identity", input_init="identity", rng=0, dtype=np.float32)
+    cell = cell.with_params({"W_x": cell.W_x, "W_h": cell.W_h * np.float32(1e-12), "b": np.zeros_like(cell.b)})
+    found = lab.connectivity(cell, np.zeros((40, 1, 2), np.float32))[:, 0]
+    np.testing.assert_allclose(found, np.arange(39, -1, -1) * np.log(1e-12) + np.log(2) / 2, rtol=1e-6)
 
 
 def test_integers_count_as_their_one_hot_rows() -> None:
@@ -554,46 +542,6 @@ def test_half_lives_order_the_memories() -> None:
 # ---- at the door ------------------------------------------------------------------------------
 
 
-def test_bad_input_is_named() -> None:
-    cell = random_cell(rl.LSTMCell)
-    tape = cell.forward(np.zeros((4, 2, 3)))
-    plain = random_cell(rl.RNNCell)
-    with refuses(ValueError, "times"):
-        lab.jacobians(cell, tape, [4])
-    with refuses(ValueError, "start, end"):
-        lab.jacobian_product(cell, tape, 3, 3)
-    with refuses(ValueError, "start, end"):
-        lab.jacobian_product(cell, tape, 0, 5)
-    with refuses(ValueError, "keeps"):
-        lab.jacobian_decay(cell, tape, keeps="update")
-    with refuses(ValueError, "d_h"):
-        lab.memory_paths(cell, tape, np.zeros((3, 2, 4)))
-    with refuses(TypeError, "d_h"):
-        lab.distance_terms(cell, tape, np.zeros((4, 2, 4), int))
-    with refuses(ValueError, "lengths"):
-        lab.truncation(stacked_model(), random_batch(3, 1), [0])
-    with refuses(TypeError, "target"):
-        lab.connectivity(None, tape.x)
-    with refuses(ValueError, "state"):
-        lab.connectivity(stacked_model(), random_batch(3, 1).x, (None,))
-    with refuses(ValueError, "keeps"):
-        lab.gate_statistics(plain, plain.forward(np.zeros((4, 2, 3))))
-    with refuses(ValueError, "tapes"):
-        lab.gate_statistics(plain, plain.forward(np.ones((4, 2, 3))), keeps="candidate")
-    relu = rl.RNNCell(3, 4, activation="relu", rng=0)
-    relu.params["b"][...] = 5
-    with pytest.raises(ValueError, match=r"^tapes: expected gate 'candidate' within \[0, 1\], got"):
-        lab.gate_statistics(relu, relu.forward(np.zeros((4, 2, 3))), keeps="candidate")
-    with refuses(ValueError, "tapes"):
-        lab.gate_statistics(cell, [])
-    with refuses(ValueError, "low, high"):
-        lab.gate_statistics(cell, tape, low=0.9, high=0.1)
-    with refuses(ValueError, "log_values"):
-        lab.ShadedText("abc", np.zeros(2))
-    with refuses(TypeError, "text"):
-        lab.ShadedText("", np.zeros(0))
-
-
 def test_neither_cells_nor_tapes_are_guessed() -> None:
     """Every analysis names what is no cell, no tape, or the tape of another cell, before it computes anything."""
     cell, other = rl.LSTMCell(3, 4, rng=0), rl.GRUCell(3, 4, rng=0)
@@ -618,10 +566,28 @@ def test_neither_cells_nor_tapes_are_guessed() -> None:
             analyse(other, tape)
 
 
-def test_models_results_and_lengths_are_checked() -> None:
+def test_every_bad_argument_is_named() -> None:
     model = rl.SequenceModel(rl.LSTMCell(3, 4, rng=0), rl.Dense(4, 2, rng=0), rl.mean_squared_error)
     batch, cell = rl.Batch(np.zeros((5, 2, 3)), np.zeros((5, 2, 2))), model.cells[0]
+    tape, plain, relu = cell.forward(batch.x), random_cell(rl.RNNCell), rl.RNNCell(3, 4, activation="relu", rng=0)
+    relu.params["b"][...] = 5
     calls: list[tuple[type[Exception], str, Any]] = [
+        (ValueError, "times", lambda: lab.jacobians(cell, tape, [5])),
+        (ValueError, "start, end", lambda: lab.jacobian_product(cell, tape, 3, 3)),
+        (ValueError, "start, end", lambda: lab.jacobian_product(cell, tape, 0, 6)),
+        (ValueError, "keeps", lambda: lab.jacobian_decay(cell, tape, keeps="update")),
+        (ValueError, "d_h", lambda: lab.memory_paths(cell, tape, np.zeros((3, 2, 4)))),
+        (TypeError, "d_h", lambda: lab.distance_terms(cell, tape, np.zeros((5, 2, 4), int))),
+        (ValueError, "lengths", lambda: lab.truncation(model, batch, [0])),
+        (TypeError, "target", lambda: lab.connectivity(None, tape.x)),
+        (ValueError, "state", lambda: lab.connectivity(stacked_model(), tape.x, (None,))),
+        (ValueError, "keeps", lambda: lab.gate_statistics(plain, plain.forward(tape.x))),
+        (ValueError, "tapes", lambda: lab.gate_statistics(plain, plain.forward(tape.x + 1), keeps="candidate")),
+        (ValueError, "tapes", lambda: lab.gate_statistics(relu, relu.forward(tape.x), keeps="candidate")),
+        (ValueError, "tapes", lambda: lab.gate_statistics(cell, [])),
+        (ValueError, "low, high", lambda: lab.gate_statistics(cell, tape, low=0.9, high=0.1)),
+        (ValueError, "log_values", lambda: lab.ShadedText("abc", np.zeros(2))),
+        (TypeError, "text", lambda: lab.ShadedText("", np.zeros(0))),
         (TypeError, "model", lambda: lab.truncation(cell, batch)),
         (TypeError, "model", lambda: lab.input_gradient_norms(cell, batch)),
         (TypeError, "batch", lambda: lab.input_gradient_norms(model, batch.x)),

@@ -53,6 +53,9 @@ def every_figure() -> dict[str, Callable[[Axes | None], Axes]]:
     logger, paths = logger_of(6, 6), lab.memory_paths(cell, tape, d_h)
     terms, statistics = lab.distance_terms(cell, tape, d_h), lab.gate_statistics(cell, tape)
     return {
+        "loss_curves": lambda ax: plots.loss_curves({"a": [1.0]}, ax=ax),
+        "gradient_flow": lambda ax: plots.gradient_flow({"a": [1.0, 2.0]}, ax=ax),
+        "gate_heatmap": lambda ax: plots.gate_heatmap(tape, "forget", ax=ax),
         "gradient_norm_map": lambda ax: plots.gradient_norm_map(logger, ax=ax),
         "gradient_ratios": lambda ax: plots.gradient_ratios({"LSTM": logger}, ax=ax),
         "parameter_norms": lambda ax: plots.parameter_norms(logger, ["W_h[forget]"], ax=ax),
@@ -258,15 +261,8 @@ def test_a_figure_shows_the_layer_and_the_parameter_that_is_asked_for() -> None:
 
 
 def test_nothing_to_draw_is_an_error() -> None:
-    with refuses(ValueError, "logger"):
-        plots.gradient_norm_map(rl.GradientNormLogger())
     with refuses(ValueError, "blocks"):
         plots.parameter_norms(logger_of(3), [])
-    cell, tape, d_h = recorded(rl.LSTMCell)
-    with refuses(ValueError, "paths"):
-        plots.memory_paths(lab.memory_paths(cell, tape, 0 * d_h))
-    with refuses(ValueError, "log_norms['RNN']"):
-        plots.connectivity({"RNN": np.full(3, -np.inf)})
     with refuses(ValueError, "quantity"):
         plots.truncation({"GRU": lab.truncation(*model())}, quantity="length")
     for empty, name in (
@@ -349,6 +345,7 @@ def failing_figures() -> dict[str, tuple[type[Exception], str, Callable[[Axes | 
             "events[1]",
             lambda ax: plots.gate_heatmap(tape, "input", events=not_a_text, ax=ax),
         ),
+        "heatmap time": (IndexError, "events", lambda ax: plots.gate_heatmap(tape, "input", events={T: ""}, ax=ax)),
         "map": (ValueError, "logger", lambda ax: plots.gradient_norm_map(empty, ax=ax)),
         "map of two trainings": (ValueError, "logger", lambda ax: plots.gradient_norm_map(repeated, ax=ax)),
         "map state": (KeyError, "state", lambda ax: plots.gradient_norm_map(good, state="zz", ax=ax)),

@@ -197,25 +197,7 @@ def test_names_of_events_stand_upright_where_they_would_overlap(
     assert not any(one.overlaps(other) for one, other in pairwise(boxes))
 
 
-def test_gate_maps_refuse_gates_sequences_and_events_that_are_not_there(tape: rl.Tape) -> None:
-    with pytest.raises(KeyError, match="expected one of"):
-        plots.gate_heatmap(tape, "update")
-    with pytest.raises(IndexError, match=r"sequence: expected one of the batch's 0 \.\. 2, got 3"):
-        plots.gate_heatmap(tape, "forget", sequence=3)
-    with pytest.raises(IndexError, match=r"events: expected time steps 0 \.\. 11, got 12"):
-        plots.gate_heatmap(tape, "forget", events={12: "too late"})
-    assert not plt.get_fignums()
-
-
 # ---- the shared style -------------------------------------------------------------------------
-
-
-def test_every_plot_draws_on_the_axes_it_is_given_and_returns_them(tape: rl.Tape) -> None:
-    _, (first, second, third) = plt.subplots(1, 3)
-    assert plots.loss_curves({"a": [1.0]}, ax=first) is first
-    assert plots.gradient_flow({"a": [1.0, 2.0]}, ax=second) is second
-    assert plots.gate_heatmap(tape, "forget", ax=third) is third
-    assert len(plt.get_fignums()) == 1
 
 
 @pytest.mark.parametrize(
