@@ -1,0 +1,69 @@
+"""A slider over figures drawn beforehand: it works in a saved page, without a kernel, and live with ipywidgets."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+
+class Knob:
+    """`draw(value)` returns axes; every value of `values` is drawn once, and the slider changes the picture.
+
+    Shown in a notebook or a page made from one, it is plain HTML. `live()` returns an ipywidgets slider
+    that draws anew. `alt(value)` says in words what the picture of that value shows.
+    """
+
+    def __init__(
+        self, draw: Callable[[float], Any], values: Sequence[float], label: str, alt: Callable[[float], str]
+    ) -> None:
+        self.draw, self.values, self.label = draw, [float(v) for v in values], label
+        self.frames = [self._png(value) for value in self.values]
+        self.alts = [alt(value) for value in self.values]
+
+    def _png(self, value: float) -> str:
+        import matplotlib.pyplot as plt
+
+        figure, buffer = self.draw(value).figure, io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=80, facecolor="white")
+        plt.close(figure)
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    def _repr_html_(self) -> str:
+        """All frames stacked, one of them shown; a slider of the browser's own shows another."""
+        name = f"knob-{uuid4().hex[:8]}"
+        show = (
+            f"var n=+this.value,k=this.closest('.{name}');"
+            "k.querySelectorAll('img').forEach(function(i,m){i.style.display=m==n?'block':'none'});"
+            f"k.querySelector('output').textContent={[f'{v:g}' for v in self.values]}[n]"
+        )
+        frames = "".join(
+            f'<img src="data:image/png;base64,{frame}" alt="{html.escape(alt, quote=True)}" '
+            f'style="display:{"none" if n else "block"};max-width:100%">'
+            for n, (frame, alt) in enumerate(zip(self.frames, self.alts, strict=True))
+        )
+        slider = (
+            f'<input type="range" min="0" max="{len(self.frames) - 1}" value="0" step="1" style="width:20em" '
+            f'oninput="{html.escape(show, quote=True)}">'
+        )
+        text = f"{html.escape(self.label)} {slider} <output>{self.values[0]:g}</output>"
+        return f'<div class="{name}"><label style="font-size:110%">{text}</label>{frames}</div>'
+
+    def live(self) -> Any:
+        """An ipywidgets slider that draws each value anew. Raises ImportError without ipywidgets."""
+        import ipywidgets
+
+        steps = np.diff(self.values)
+        slider = ipywidgets.FloatSlider(
+            min=self.values[0], max=self.values[-1], step=float(steps.min()), description=self.label
+        )
+        picture = ipywidgets.Image(value=base64.b64decode(self.frames[0]), format="png")
+        slider.observe(
+            lambda change: setattr(picture, "value", base64.b64decode(self._png(change["new"]))), names="value"
+        )
+        return ipywidgets.VBox([slider, picture])

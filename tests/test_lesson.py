@@ -1,0 +1,80 @@
+"""What the lesson's page is made with: claims that can fail, a knob that works without a kernel, gaps that are seen."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+
+import rnnlab as rl
+from rnnlab.lesson import claims, exercises
+from rnnlab.lesson.knob import Knob
+
+
+def test_a_claim_that_does_not_hold_stops_the_page(capsys: Any) -> None:
+    claims.claim("two is more than one", True)
+    with pytest.raises(AssertionError, match="one is more than two"):
+        claims.claim("one is more than two", False)
+    assert capsys.readouterr().out == "holds: two is more than one\nDOES NOT HOLD: one is more than two\n"
+
+
+def test_claims_are_counted_over_seeds(tmp_path: Path) -> None:
+    source = (
+        "from rnnlab.lesson.claims import SEED, claim\nclaim('always', True)\nclaim('only on small seeds', SEED < 2)"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    path = tmp_path / "page.ipynb"
+    nbformat.write(notebook, path)
+    found = claims.run_on_seeds(path, (1, 2))
+    assert found == {"always": {1: True, 2: True}, "only on small seeds": {1: True, 2: False}}
+
+
+def draw(value: float) -> Any:
+    ax = plt.subplots(figsize=(2, 1))[1]
+    ax.plot([0, value])
+    return ax
+
+
+def test_a_knob_holds_one_picture_for_each_value_and_shows_the_first() -> None:
+    knob = Knob(draw, (0, 1, 2.5), "bias", lambda value: f'a line up to "{value:g}"')
+    page = knob._repr_html_()
+    assert len(set(knob.frames)) == 3
+    for frame in knob.frames:
+        assert base64.b64decode(frame).startswith(b"\x89PNG")
+        assert frame in page
+    assert page.count("display:block") == 1
+    assert 'alt="a line up to &quot;2.5&quot;"' in page
+    assert not plt.get_fignums()
+
+
+def test_a_live_knob_draws_the_value_that_it_is_turned_to() -> None:
+    pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
+    knob = Knob(draw, (0, 1, 2), "bias", str)
+    slider, picture = knob.live().children
+    slider.value = 2
+    assert picture.value == base64.b64decode(knob.frames[2])
+
+
+class Unfinished(rl.RNNCell):
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        d_a = ...
+        return (d_a,), (d_a,), ()
+
+
+class Finished(rl.RNNCell):
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        (d_h,), (h,) = d_next, gates
+        d_a = d_h * (1 - h**2)
+        return (d_a,), (self.back((d_a,)),), ()
+
+
+def test_gaps_are_seen_and_a_finished_cell_is_checked() -> None:
+    assert exercises.attempt(Unfinished).right is None
+    assert "not done yet" in str(exercises.attempt(Unfinished))
+    assert not exercises.attempt(Finished).findings
