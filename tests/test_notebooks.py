@@ -41,12 +41,43 @@ def test_the_committed_outputs_are_those_of_one_run_in_order(path: Path) -> None
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
     assert [cell.execution_count for cell in code_cells(notebook)] == list(range(1, len(code_cells(notebook)) + 1))
-    assert any("image/png" in kinds(cell) for cell in code_cells(notebook))
+    assert path.stat().st_size < 5e6
     for cell in code_cells(notebook):
         assert not {"stderr", "error"} & set(kinds(cell)), cell.id
         for output in cell.outputs:
             text = output.get("text", "") + output.get("data", {}).get("text/plain", "")
             assert not MACHINE_PATH.search(text), f"{cell.id}: {text}"
+
+
+@pytest.mark.parametrize("stem", ["day-9-lstm-gru", "gradient-laboratory"])
+def test_every_figure_is_also_told_in_words(stem: str) -> None:
+    notebook = read(NOTEBOOKS[0].parent / f"{stem}.ipynb")
+    figures = [o for cell in code_cells(notebook) for o in cell.outputs if "image/png" in o.get("data", {})]
+    assert len(figures) > 5
+    for figure in figures:
+        assert len(figure.metadata.get("image/png", {}).get("alt", "")) > 40
+
+
+@each_notebook
+def test_links_lead_to_notebooks_and_headings_that_exist(path: Path) -> None:
+    text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    anchors = {heading.strip().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not target.startswith("http"):
+            assert (path.parent / target.partition("#")[0]).exists(), target
+
+
+def test_the_knob_of_the_saved_lesson_holds_its_frames() -> None:
+    notebook = read(NOTEBOOKS[0].parent / "day-9-lstm-gru.ipynb")
+    pages = [
+        o.data["text/html"] for cell in code_cells(notebook) for o in cell.outputs if "text/html" in o.get("data", {})
+    ]
+    (knob,) = [page for page in pages if 'type="range"' in page]
+    assert knob.count("data:image/png;base64,") == 11
+    assert knob.count('alt="') == 11
+    assert len(knob) < 1e6
 
 
 @each_notebook
