@@ -104,7 +104,7 @@ class GradientNormLogger:
 
     `alarms` lists the records in which the norm at the first time step is below `vanishing` times the
     last one's in every state part, or above `exploding` times it in one of them (None: no such alarm);
-    `on_alarm`, say `print`, is called with each as it comes. A loss at every step feeds the gradient on its
+    `on_alarm`, say `print`, is called for each alarm. A loss at every step feeds the gradient on its
     way back, so the ratio, and the alarm, speak of sequences whose loss is read at the end.
     """
 
@@ -216,7 +216,7 @@ class GradientNormLogger:
 
     @classmethod
     def load(cls, path: str | Path, *, on_alarm: Callable[[Alarm], object] | None = None) -> Self:
-        """A logger with what `save` wrote; it goes on recording where that one stopped.
+        """A logger with what `save` wrote; it continues where that one stopped.
 
         Raises FileNotFoundError, or ValueError for a file that `save` did not write.
         """

@@ -184,7 +184,7 @@ def test_one_state_part_that_survives_is_no_vanishing_gradient() -> None:
     assert not logger.alarms
 
 
-def test_an_alarm_is_handed_on_as_it_comes() -> None:
+def test_an_alarm_is_passed_on_at_its_step() -> None:
     heard: list[Alarm] = []
     logged(growing_rnn(2.0, 41), on_alarm=heard.append)
     assert len(heard) == 1
@@ -322,7 +322,7 @@ def test_a_record_needs_one_of_each_for_every_layer() -> None:
     assert logger.records == []
 
 
-def test_names_and_layers_that_were_not_recorded_are_told_what_was() -> None:
+def test_names_and_layers_that_were_not_recorded_are_refused_with_a_list_of_what_was() -> None:
     cell = random_cell(rl.GRUCell)
     x, state, d_h, _ = random_case(cell, 3, B=2)
     tape = cell.forward(x, state)

@@ -163,6 +163,14 @@ def test_memory_norm_of_an_lstm_without_weights_is_its_gate_product() -> None:
     np.testing.assert_allclose(decay.log_memory_norm[:, 0], exact, rtol=1e-12)
 
 
+def test_the_memory_norm_is_that_of_the_memorys_corner_of_the_product() -> None:
+    cell = random_cell(rl.LSTMCell, H=3)
+    tape = cell.forward(*random_case(cell, T=5, B=2)[:2])
+    corners = [product.value()[:, -3:, -3:] for product in lab.jacobian_products(cell, tape)]
+    exact = np.log(np.linalg.norm(corners, ord=2, axis=(2, 3)))
+    np.testing.assert_allclose(lab.jacobian_decay(cell, tape).log_memory_norm, exact, rtol=1e-12, atol=1e-12)
+
+
 def test_a_plain_cell_with_another_way_past_its_weights_has_no_bound() -> None:
     class LeakyRNN(rl.RNNCell):
         def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:

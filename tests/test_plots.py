@@ -56,6 +56,11 @@ def test_smoothing_is_the_mean_of_the_last_steps_and_says_so() -> None:
     assert "mean of the last 4 steps" in ax.get_ylabel()
 
 
+def test_a_shorter_curve_does_not_cut_off_a_longer_one() -> None:
+    assert plots.loss_curves({"LSTM": np.ones(10), "GRU": np.ones(5)}).get_xlim() == (1, 10)
+    assert plots.gradient_flow({"LSTM": np.ones(10), "GRU": [np.nextafter(0, 1)] * 5}).get_xlim() == (0, 9)
+
+
 def test_baselines_are_dashed_horizontals_over_all_steps() -> None:
     ax = plots.loss_curves({"LSTM": [3.0, 2.0, 1.0]}, baselines={"chance": 1.5}, log=True)
     line = ax.lines[1]

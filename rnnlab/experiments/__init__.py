@@ -5,18 +5,14 @@
     print(result)
     result.plot()
 
-or, from a shell and in two processes, `python -m rnnlab.experiments adding --seeds 5 --jobs 2`.
+or, from a shell: `python -m rnnlab.experiments adding --seeds 5`, with `--jobs 2` in two processes and with
+`--scheduler tcp://host:8786` on a Dask cluster.
 """
 
+# fmt: off
+# isort: off
 from rnnlab.experiments.catalogue import (
-    EXPERIMENTS,
-    adding,
-    before_after,
-    explosion_clipping,
-    gate_bias,
-    gradient_flow,
-    movie,
-    ratio_predicts_success,
+    EXPERIMENTS, adding, before_after, explosion_clipping, gate_bias, gradient_flow, movie, ratio_predicts_success,
     temporal_order,
 )
 from rnnlab.experiments.results import Result, Row, spearman
@@ -24,20 +20,8 @@ from rnnlab.experiments.runner import Runner
 from rnnlab.experiments.settings import GradientFlow, Network, Training
 
 __all__ = [
-    "EXPERIMENTS",
-    "GradientFlow",
-    "Network",
-    "Result",
-    "Row",
-    "Runner",
-    "Training",
-    "adding",
-    "before_after",
-    "explosion_clipping",
-    "gate_bias",
-    "gradient_flow",
-    "movie",
-    "ratio_predicts_success",
-    "spearman",
+    "EXPERIMENTS", "GradientFlow", "Network", "Result", "Row", "Runner", "Training", "adding", "before_after",
+    "explosion_clipping", "gate_bias", "gradient_flow", "movie", "ratio_predicts_success", "spearman",
     "temporal_order",
 ]
+# fmt: on

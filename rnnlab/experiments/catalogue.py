@@ -45,15 +45,9 @@ NETWORKS = {
 }
 UNGATED = ("RNN default", "RNN orthogonal", "IRNN")
 GATED = tuple(label for label in NETWORKS if label not in UNGATED)
-ADDING = (
-    "LSTM chrono",
-    "LSTM b_f = 3, b_i = -3",
-    "LSTM b_f = 1",
-    "LSTM default",
-    "GRU chrono",
-    "GRU b_z = 0",
-    *UNGATED,
-)
+LSTM_STARTS = ("LSTM chrono", "LSTM b_f = 3, b_i = -3", "LSTM b_f = 1", "LSTM default")
+ADDING = (*LSTM_STARTS, "GRU chrono", "GRU b_z = 0", *UNGATED)
+CLASSIFIERS = ("LSTM chrono", "LSTM b_f = 1", "GRU chrono", *UNGATED)
 RATIO_LABEL = "log10 of the gradient ratio"
 Key = TypeVar("Key")
 
@@ -104,15 +98,14 @@ def gradient_flow(seeds: int = 5, *, runner: Runner | None = None, T: int = 100,
 
 def adding(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps: int = 1500) -> Result:
     """The adding problem: who gets below the variance of the target, 1/6? 1,500 steps for everyone."""
-    rows = compare("adding", ADDING, adding_settings(T, steps), seeds, check_runner(runner))
+    rows = compare("adding", ADDING, settings("adding", T, steps), seeds, check_runner(runner))
     title = f"Adding problem, T = {T}, {steps} steps: MSE (always answering 1 gives .167, solved below .01)"
     return training_result("adding", title, rows, steps)
 
 
 def movie(seeds: int = 5, *, runner: Runner | None = None, T: int = 60, steps: int = 1200) -> Result:
     """The movie: name at the end what the flagged scene in the first half was. 1,200 steps for everyone."""
-    base = Training(RNN, 0, "movie", T, steps, lr=0.01)
-    rows = compare("movie", ("LSTM chrono", "LSTM b_f = 1", "GRU chrono", *UNGATED), base, seeds, check_runner(runner))
+    rows = compare("movie", CLASSIFIERS, settings("movie", T, steps), seeds, check_runner(runner))
     return training_result("movie", f"Movie, T = {T}, {steps} steps: share of right answers (chance .25)", rows, steps)
 
 
@@ -122,8 +115,9 @@ def temporal_order(
     """In which order came two symbols? By length of the sequence, 1,000 steps for everyone."""
     runner, rows = check_runner(runner), []
     for length in T:
-        labels = ("LSTM chrono", "LSTM b_f = 1", "GRU chrono", *UNGATED)
-        found = compare(f"temporal-order, T = {length}", labels, order_settings(length, steps), seeds, runner)
+        found = compare(
+            f"temporal-order, T = {length}", CLASSIFIERS, settings("temporal order", length, steps), seeds, runner
+        )
         rows += [replace(row, label=f"T = {length}, {row.label}") for row in found]
     title = f"Temporal order by length, {steps} steps: share of right answers (chance .25)"
     return training_result("temporal-order", title, rows, steps)
@@ -131,14 +125,14 @@ def temporal_order(
 
 def gate_bias(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps: int = 1000) -> Result:
     """Temporal order again: which gate biases make a memory?"""
-    rows = compare("gate-bias", GATED, order_settings(T, steps), seeds, check_runner(runner))
+    rows = compare("gate-bias", GATED, settings("temporal order", T, steps), seeds, check_runner(runner))
     title = f"Gate biases on temporal order, T = {T}, {steps} steps: share of right answers (chance .25)"
     return training_result("gate-bias", title, rows, steps)
 
 
 def before_after(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps: int = 1500) -> Result:
     """What training on the adding problem does to the gradient ratio at the distance .9 T (runs of `adding`)."""
-    rows = compare("before-after", ADDING, adding_settings(T, steps), seeds, check_runner(runner))
+    rows = compare("before-after", ADDING, settings("adding", T, steps), seeds, check_runner(runner))
     columns = ("network", "before", "after", "before, by seed", "after, by seed", "solved")
     cells, points = [], {}
     for row in rows:
@@ -162,7 +156,7 @@ def explosion_clipping(seeds: int = 5, *, runner: Runner | None = None, T: int =
     for label in ("IRNN", "RNN orthogonal"):
         for lr in (0.1, 0.01, 0.001):
             for how, clip_norm in (("not clipped", None), ("clipped", 1.0)):
-                base = replace(order_settings(T, steps), optimizer="SGD", clip_norm=clip_norm)
+                base = replace(settings("temporal order", T, steps), optimizer="SGD", clip_norm=clip_norm)
                 runs[f"{label}, lr {number(lr)}, {how}"] = with_seeds(base, label, lr, seed_range(seeds))
     found = collect("explosion-clipping", runs, check_runner(runner))
     columns = ("network", "solved", "by seed", "largest gradient norm", "median gradient norm")
@@ -172,7 +166,7 @@ def explosion_clipping(seeds: int = 5, *, runner: Runner | None = None, T: int =
         largest, median = ([float(f(n or [np.nan])) for n in norms] for f in (np.max, np.median))
         by_size = [" ".join(f"{value:.2g}" for value in values) for values in (largest, median)]
         cells.append((label, solved(outcomes), by_seed(outcomes), *by_size))
-        points[label] = [(np.log10(n), o["solved_at"] is not None) for n, o in zip(largest, outcomes, strict=True)]
+        points[label] = by_success([float(np.log10(n)) for n in largest], outcomes)
     rows = [Row(label, tuple(outcomes)) for label, outcomes in found.items()]
     title = f"Explosion and clipping: SGD on temporal order, T = {T}, {steps} steps"
     notes = [TRAINING_NOTE, "Norms are those before clipping, by seed, over all steps of training."]
@@ -189,13 +183,16 @@ def ratio_predicts_success(seeds: int = 5, *, runner: Runner | None = None, T: i
     runner = check_runner(runner)
     cells: list[tuple[str, ...]] = []
     points, notes, rows = {}, [], []
-    for labels, base in (((*GATED, *UNGATED), order_settings(T)), (ADDING, adding_settings(T))):
+    for labels, base in (
+        ((*GATED, *UNGATED), settings("temporal order", T, 1000)),
+        (ADDING, settings("adding", T, 1500)),
+    ):
         found = compare("ratio-predicts-success", labels, base, seeds, runner)
         for row in found:
             h = [outcome["before"]["h"] for outcome in row.outcomes]
             name = f"{base.task}, {row.label}"
             cells.append((name, f"{np.mean(h):.1f}", floats(h), solved(row.outcomes)))
-            points[name] = [(v, o["solved_at"] is not None) for v, o in zip(h, row.outcomes, strict=True)]
+            points[name] = by_success(h, row.outcomes)
             rows.append(replace(row, label=name))
         success = np.array([[outcome["solved_at"] is not None for outcome in row.outcomes] for row in found])
         for state in ("h", "delta c"):
@@ -203,11 +200,8 @@ def ratio_predicts_success(seeds: int = 5, *, runner: Runner | None = None, T: i
             what = "dL/dh" if state == "h" else "dL/dh (of an LSTM delta c)"
             for x, y, of in ((ratio.ravel(), success.ravel(), "runs"), (ratio.mean(1), success.mean(1), "networks")):
                 rho, p = spearman(x, y, np.random.default_rng(0))
-                text = (
-                    "undefined, for all fared alike"
-                    if np.isnan(rho)
-                    else f"{number(rho, 2)} (p {'< .001' if p < 0.001 else f'= {number(p)}'})"
-                )
+                text = f"{number(rho, 2)} (p {'< .001' if p < 0.001 else f'= {number(p)}'})"
+                text = "undefined, for all fared alike" if np.isnan(rho) else text
                 notes.append(f"Spearman, {base.task}, {what}, {len(x)} {of}: {text}")
     columns = ("task, network", "log10 ratio", "by seed", "solved")
     title = f"Does the untrained gradient ratio at the distance {round(FRACTION * T)} predict success?"
@@ -218,12 +212,14 @@ def ratio_predicts_success(seeds: int = 5, *, runner: Runner | None = None, T: i
 # ---- beneath them -----------------------------------------------------------------------------
 
 
-def adding_settings(T: int, steps: int = 1500) -> Training:
-    return Training(RNN, 0, "adding", T, steps, lr=0.01)
+def settings(task: str, T: int, steps: int) -> Training:
+    """A training run on this task; the network, rate and seed are put in later."""
+    return Training(RNN, 0, task, T, steps, lr=0.01)
 
 
-def order_settings(T: int, steps: int = 1000) -> Training:
-    return Training(RNN, 0, "temporal order", T, steps, lr=0.01)
+def by_success(values: Sequence[float], outcomes: Sequence[Outcome]) -> list[tuple[float, bool]]:
+    """One dot for each seed, filled where it solved the task."""
+    return [(value, outcome["solved_at"] is not None) for value, outcome in zip(values, outcomes, strict=True)]
 
 
 def seed_range(seeds: int) -> list[int]:
@@ -280,7 +276,7 @@ def training_result(name: str, title: str, rows: Sequence[Row], steps: int) -> R
         parameters = f"{row.outcomes[0]['parameters']}"
         found = (solved(row.outcomes), by_seed(row.outcomes), solved(row.tried), spread)
         cells.append((row.label, parameters, number(row.lr, 4), *found, f"{seconds:.1f}"))
-        points[row.label] = [(o["solved_at"] or steps, o["solved_at"] is not None) for o in row.outcomes]
+        points[row.label] = by_success([o["solved_at"] or steps for o in row.outcomes], row.outcomes)
     notes = [
         TRAINING_NOTE,
         f"lr: each network at the best of {', '.join(number(lr, 4) for lr in RATES)}: all of them on the "

@@ -4,44 +4,22 @@ Everything here reads a tape and goes back through `Cell.backward`, so it holds 
 Logarithms are natural.
 """
 
+# fmt: off
+# isort: off
 from rnnlab.lab.distances import (
-    DistanceTerms,
-    Truncation,
-    distance_gradients,
-    distance_terms,
-    output_gradients,
-    truncation,
+    DistanceTerms, Truncation, distance_gradients, distance_terms, output_gradients, truncation,
 )
 from rnnlab.lab.gates import GateStatistics, gate_statistics
 from rnnlab.lab.jacobian import (
-    JacobianDecay,
-    JacobianProduct,
-    jacobian_decay,
-    jacobian_product,
-    jacobian_products,
-    jacobians,
+    JacobianDecay, JacobianProduct, jacobian_decay, jacobian_product, jacobian_products, jacobians,
 )
 from rnnlab.lab.paths import MemoryPaths, memory_paths
 from rnnlab.lab.reach import ShadedText, connectivity, input_gradient_norms
 
 __all__ = [
-    "DistanceTerms",
-    "GateStatistics",
-    "JacobianDecay",
-    "JacobianProduct",
-    "MemoryPaths",
-    "ShadedText",
-    "Truncation",
-    "connectivity",
-    "distance_gradients",
-    "distance_terms",
-    "gate_statistics",
-    "input_gradient_norms",
-    "jacobian_decay",
-    "jacobian_product",
-    "jacobian_products",
-    "jacobians",
-    "memory_paths",
-    "output_gradients",
+    "DistanceTerms", "GateStatistics", "JacobianDecay", "JacobianProduct", "MemoryPaths", "ShadedText",
+    "Truncation", "connectivity", "distance_gradients", "distance_terms", "gate_statistics", "input_gradient_norms",
+    "jacobian_decay", "jacobian_product", "jacobian_products", "jacobians", "memory_paths", "output_gradients",
     "truncation",
 ]
+# fmt: on

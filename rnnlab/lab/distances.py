@@ -62,7 +62,7 @@ def distance_terms(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = N
 
 
 def output_gradients(model: SequenceModel, batch: Batch, result: LossAndGrads) -> tuple[Array, ...]:
-    """What each layer's outputs were told, d_h (T, B, H): by the layer above, and the last by the readout.
+    """dL/dh that each layer receives, (T, B, H): from the layer above, the last from the readout.
 
     `result` is what `model.loss_and_grads(batch)` gave.
     """
