@@ -147,6 +147,27 @@ def test_wrong_arguments_are_named(arguments: Any, message: str) -> None:
 # ---- the cell drawn ------------------------------------------------------------------------------
 
 
+class NamesTwice(rl.LSTMCell):
+    """Its names stand for the gates' insides first and for the gates afterwards."""
+
+    def step(self, a: Any, prev: Any) -> Any:
+        h, c = prev
+        i, f, g, o = a + h @ self.W_h
+        i, f, g, o = rl.ops.sigmoid(i), rl.ops.sigmoid(f), np.tanh(g), rl.ops.sigmoid(o)
+        c = f * c + i * g
+        u = np.tanh(c)
+        return (i, f, g, o), (o * u, c), (u,)
+
+
+def test_a_name_used_twice_is_told_apart() -> None:
+    step = explained(NamesTwice(2, 2, rng=0))
+    assert "= σ(a[forget])" in str(step)  # noqa: RUF001
+    arrows = rl.plots.cell_diagram(NamesTwice(2, 2, rng=0)).texts
+    plain = rl.plots.cell_diagram(rl.LSTMCell(2, 2, rng=0)).texts
+    assert sum(not text.get_text() for text in arrows) == sum(not text.get_text() for text in plain) == 17
+    plt.close("all")
+
+
 def texts(ax: Any) -> list[str]:
     return [text.get_text() for text in ax.texts if text.get_text()]
 

@@ -50,6 +50,8 @@ class Trace:
         self.known = function.__globals__ | inspect.getclosurevars(function).nonlocals | {first: cell}
         self.known |= dict(zip(others, arguments.values(), strict=True))
         self.roles = dict(zip(others, arguments, strict=True))  # the learner may name the arguments freely
+        stored = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        self.reused = {name for name in stored if stored.count(name) > 1}
         self.labels = {code: f"dL/da[{gate}]" for code, gate in zip(_pre_activations(tree), self.gates, strict=False)}
         for statement in tree.body:
             self._run(statement)
@@ -97,8 +99,10 @@ class Trace:
             label = f"dL/d{state[n or 0]}_t"
         elif label.startswith("dL/d") and label.endswith("_t"):
             label = "δ" + label[4:]  # the textbook's: the path within this step is added
-        elif label.endswith("_{t-1}"):
+        elif label.endswith("_{t-1}") or label.startswith("a["):
             label = code
+        elif n is not None and items == len(self.gates) and code in self.reused and not isinstance(formula, ast.Call):
+            label = f"a[{self.gates[n]}]"  # i, f, g, o = a + h @ W_h: not yet the gates
         elif code.startswith("d_") and label == code:
             label = f"dL/d{code[2:]}"
         self.labels[code] = label
