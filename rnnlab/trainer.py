@@ -37,6 +37,17 @@ class History:
     def __len__(self) -> int:
         return len(self.loss)
 
+    def _repr_html_(self) -> str:
+        """A table for notebooks: the first, the lowest and the last step."""
+        if not self.loss:
+            return "<p>no training step yet</p>"
+        lowest = min(range(len(self)), key=self.loss.__getitem__)
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{n + 1}</td><td>{self.loss[n]:.4g}</td><td>{self.gradient_norm[n]:.3g}</td></tr>"
+            for name, n in (("first", 0), ("lowest", lowest), ("last", len(self) - 1))
+        )
+        return f"<table><tr><th></th><th>step</th><th>loss</th><th>gradient norm</th></tr>{rows}</table>"
+
 
 class Trainer:
     """Trains a model in place.

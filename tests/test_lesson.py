@@ -78,3 +78,10 @@ def test_gaps_are_seen_and_a_finished_cell_is_checked() -> None:
     assert exercises.attempt(Unfinished).right is None
     assert "not done yet" in str(exercises.attempt(Unfinished))
     assert not exercises.attempt(Finished).findings
+
+
+def test_a_history_shows_its_first_lowest_and_last_step() -> None:
+    assert "no training step" in rl.History()._repr_html_()
+    page = rl.History([3.0, 0.25, 1.5], [9.0, 8.0, 7.0])._repr_html_()
+    for name, step, loss, norm in (("first", 1, "3", "9"), ("lowest", 2, "0.25", "8"), ("last", 3, "1.5", "7")):
+        assert f"<th>{name}</th><td>{step}</td><td>{loss}</td><td>{norm}</td>" in page
