@@ -196,13 +196,14 @@ def _cell_case(cell: Cell, T: int, B: int, rng: np.random.Generator) -> _Case:
     tape = freeze(cell.forward(read_only(x), read_only(state)))
     # A gradient is linear in what comes in, and the second call must find nothing left over from the first.
     large = {name: np.array(g) for name, g in claims(LARGE).items()}
-    claimed, values = claims(1.0), cell.params | {"x": x}
-    losses = {name: _of_parameter(name, cell.params, lambda params: loss(params, x, state)) for name in cell.params}
-    losses["x"] = lambda v: loss(cell.params, v, state)
+    claimed, params = claims(1.0), dict(cell.params)
+    values = params | {"x": x}
+    losses = {name: _of_parameter(name, params, lambda params: loss(params, x, state)) for name in params}
+    losses["x"] = lambda v: loss(params, v, state)
     for t in range(T + 1):
         name = f"states[{t}]"
         values[name] = tape.states[t]
-        losses[name] = partial(loss, cell.params, x, t=t)
+        losses[name] = partial(loss, params, x, t=t)
     gates = {name: cell.gate_names for name, p in cell.params.items() if p.ndim == 3}
     gates |= {name: cell.state_names for name in values if name.startswith("states")}
     return _Case(values, claimed, large, losses, gates)
@@ -219,7 +220,7 @@ def _model_case(model: SequenceModel, batch: Batch, rng: np.random.Generator) ->
         twin = model.with_params({name: p.astype(np.result_type(*kinds)) for name, p in params.items()})
         return twin.mean_loss(replace(batch, x=x), states)
 
-    params = model.params
+    params = dict(model.params)
     result = model.loss_and_grads(replace(batch, x=read_only(x)), tuple(map(read_only, states)), input_gradient=True)
     values, claimed = dict(params), dict(result.grads)
     losses = {name: _of_parameter(name, params, lambda params: loss(params, x, states)) for name in params}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnlab.ops import Array, log_softmax
-from rnnlab.validate import check_shape, describe, float_array, label_array, to_array
+from rnnlab.validate import DTYPES, check_shape, describe, float_array, label_array, to_array
 
 
 def mask_array(mask: object, shape: tuple[int, ...]) -> Array:
@@ -106,4 +106,6 @@ def _prediction(prediction: Array) -> Array:
     array = to_array("prediction", prediction)
     if array.ndim < 2:
         raise ValueError(f"prediction: expected shape (T, B, O) or (..., O), got {array.shape}")
-    return float_array("prediction", array, _axes(array.shape), array.dtype)
+    return float_array(
+        "prediction", array, _axes(array.shape), array.dtype if array.dtype in DTYPES else np.dtype(float)
+    )

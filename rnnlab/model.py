@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from rnnlab.cells.base import Cell, Gradients, Tape
+from rnnlab.cells.base import Cell
+from rnnlab.cells.tape import Gradients, Record, Tape
 from rnnlab.losses import TARGETS, mask_array
 from rnnlab.ops import Array
+from rnnlab.params import Params
 from rnnlab.readout import Dense
-from rnnlab.validate import check_params, describe, float_dtype, has_entries, to_array
+from rnnlab.validate import check_params, describe, float_dtype, has_entries, positive_int, to_array
 
 Loss = Callable[[Array, Array, Array | None], tuple[Any, Array]]
 State = Sequence[Array | None]  # one (S, B, H) array for each layer
 PREDICT_CHUNK = 64  # steps that `predict` records at a time
 
 
-@dataclass(frozen=True)
-class Batch:
+@dataclass(frozen=True, eq=False, repr=False)
+class Batch(Record):
     """Input x, (T, B, D) floats or (T, B) integers; target y, (T, B) integers or (T, B, O) floats;
     mask (T, B), the steps that the loss reads, None for all."""
 
@@ -32,8 +36,23 @@ class Batch:
     mask: Array | None = None
 
 
-@dataclass(frozen=True)
-class LossAndGrads:
+class BatchStream(ABC):
+    """An endless stream of batches in which batch n depends on (seed, n) alone, so that a run can resume."""
+
+    @abstractmethod
+    def batch(self, n: int) -> Batch:
+        """Batch number n, the same each time it is asked for."""
+
+    def stream(self, start: int = 0) -> Iterator[Batch]:
+        """Batches start, start + 1, ... without end."""
+        return map(self.batch, count(positive_int("start", start, 0)))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.stream()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LossAndGrads(Record):
     """What one pass over a batch gives.
 
     loss        the mean loss
@@ -54,7 +73,7 @@ class SequenceModel:
     """cells -> readout -> loss: layer l + 1 reads the outputs h of layer l, the readout the last one's.
 
     `cells` is a `Cell` or a sequence of them, `readout` a `Dense`, `loss` a function such as
-    `softmax_cross_entropy`. Raises TypeError or ValueError where sizes or dtypes do not join.
+    `softmax_cross_entropy`. Raises TypeError or ValueError where sizes or dtypes do not match.
     """
 
     def __init__(self, cells: Cell | Sequence[Cell], readout: Dense, loss: Loss) -> None:
@@ -93,21 +112,17 @@ class SequenceModel:
         return f"SequenceModel({', '.join(map(repr, (*self.cells, self.readout)))})"
 
     @property
-    def params(self) -> dict[str, Array]:
-        """All live parameters by name: "cells.0.W_x", ..., "readout.b"."""
-        layers = {f"cells.{n}": cell.params for n, cell in enumerate(self.cells)} | {"readout": self.readout.params}
-        return {f"{layer}.{name}": p for layer, params in layers.items() for name, p in params.items()}
+    def params(self) -> Params:
+        """All parameters by name, "cells.0.W_x", ..., "readout.b": a live view, as `cell.params` is."""
+        return Params({f"cells.{n}": cell for n, cell in enumerate(self.cells)} | {"readout": self.readout})
 
     def with_params(self, params: Mapping[str, Array]) -> Self:
         """A copy with copies of these parameters (all of them); raises as `Cell.with_params`."""
         check_params(params, self.params)
-        twin = copy.copy(self)
-        twin.cells = tuple(
-            cell.with_params({name: params[f"cells.{n}.{name}"] for name in cell.params})
-            for n, cell in enumerate(self.cells)
-        )
-        twin.readout = self.readout.with_params({name: params[f"readout.{name}"] for name in self.readout.params})
-        return twin
+        other = copy.copy(self)
+        other.cells, other.readout = tuple(map(copy.copy, self.cells)), copy.copy(self.readout)
+        other.params.update({name: np.array(p) for name, p in params.items()})
+        return other
 
     def astype(self, dtype: npt.DTypeLike) -> Self:
         """A copy computing in `dtype`."""
@@ -119,7 +134,9 @@ class SequenceModel:
         Only 64 steps are recorded at a time, so memory grows with T by the outputs alone.
         Raises as `Cell.forward`.
         """
-        x = self.cells[0].check_input(x)
+        x = to_array("x", x)
+        if x.ndim < 2 or not 0 < len(x) <= PREDICT_CHUNK:  # a single chunk is checked by `Cell.forward`
+            x = self.cells[0].check_input(x)
         outputs = np.empty((*x.shape[:2], self.readout.output_size), self.readout.dtype)
         for start in range(0, len(x), PREDICT_CHUNK):
             steps = slice(start, start + PREDICT_CHUNK)
@@ -222,6 +239,17 @@ def check_model(model: object) -> None:
     """TypeError for anything but a `SequenceModel`."""
     if not isinstance(model, SequenceModel):
         raise TypeError(f"model: expected a SequenceModel, got {describe(model)}")
+
+
+def check_sizes(model: SequenceModel, inputs: int, outputs: int, characters: str | None = None) -> None:
+    """TypeError unless `model` is one; ValueError for other sizes (one output too many would broadcast) or letters."""
+    check_model(model)
+    if characters is not None and model.vocabulary not in (None, characters):
+        raise ValueError(
+            f"model: expected one trained on {characters!r:.60}, got the alphabet {model.vocabulary!r:.60}"
+        )
+    if (model.cells[0].input_size, model.readout.output_size) != (inputs, outputs):
+        raise ValueError(f"model: expected {inputs} inputs and {outputs} outputs, got {model}")
 
 
 def final_state(tapes: Sequence[Tape]) -> tuple[Array, ...]:

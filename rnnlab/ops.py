@@ -10,6 +10,12 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
+def floats(x: npt.ArrayLike) -> Array:
+    """`x` as an array; integers become float64, since their negatives and absolute values can overflow."""
+    array = np.asarray(x)
+    return array.astype(float) if array.dtype.kind in "iub" else array
+
+
 def sigmoid(x: Array) -> Array:
     """The logistic function, elementwise: 1 / (1 + exp(-x)).
 
@@ -18,7 +24,7 @@ def sigmoid(x: Array) -> Array:
     (1 + tanh(x / 2)) / 2, the same function, whose complex value cannot overflow.
     """
     with np.errstate(over="ignore", under="ignore"):
-        return np.asarray(logistic(np.asarray(x)))
+        return np.asarray(logistic(floats(x)))
 
 
 def logistic(x: Array) -> Array:
@@ -29,17 +35,22 @@ def logistic(x: Array) -> Array:
 
 def relu(x: Array) -> Array:
     """max(x, 0), elementwise; for complex input the real part decides (Le et al. 2015 use it in RNNs)."""
-    return np.asarray(x * (x.real > 0)) if np.iscomplexobj(x) else np.maximum(x, 0)
+    x = np.asarray(x)
+    return np.where(x.real <= 0, 0, x) if x.dtype.kind == "c" else np.maximum(x, 0)
 
 
 def log_softmax(x: Array) -> Array:
     """log(exp(x) / sum(exp(x))) over the last axis, with the largest entry subtracted first.
 
-    That entry's exp is then 1, and log1p of the others' sum keeps it however small it is.
+    That entry's exp is then 1, and log1p of the others' sum keeps it however small it is. An entry of -infinity
+    has probability 0. Raises ValueError for a row whose largest entry is NaN or infinite.
     """
-    x = np.asarray(x)
+    x = floats(x)
     top = x.real.argmax(axis=-1, keepdims=True)
-    x = x - np.take_along_axis(x, top, axis=-1)
+    largest = np.take_along_axis(x, top, axis=-1)
+    if not np.isfinite(largest).all():
+        raise ValueError(f"x: expected a finite largest entry in each row, got {largest[~np.isfinite(largest)][0]}")
+    x = x - largest
     with np.errstate(under="ignore"):
         others = np.exp(x)
         np.put_along_axis(others, top, 0, axis=-1)
@@ -54,8 +65,8 @@ def softmax(x: Array) -> Array:
 
 def norm(a: Array, axis: tuple[int, ...]) -> Array:
     """The Euclidean norm over `axis`, also where the squares of the entries leave the floats."""
-    size = np.abs(a)
+    size = np.abs(floats(a))
     largest = size.max(axis=axis, keepdims=True, initial=0)
     with np.errstate(under="ignore"):
-        scaled = size / np.where(largest > 0, largest, 1)
+        scaled = size / np.where((largest > 0) & (largest < np.inf), largest, 1)
         return np.asarray(largest.squeeze(axis) * np.sqrt((scaled * scaled).sum(axis=axis)))

@@ -16,11 +16,10 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from rnnlab.checkpoint import load_trainer, save_trainer
-from rnnlab.model import Batch, LossAndGrads, SequenceModel, check_model
+from rnnlab.model import Batch, BatchStream, LossAndGrads, SequenceModel, check_model
 from rnnlab.ops import Array
 from rnnlab.optim import Optimizer, clip_by_global_norm, global_norm, uninterrupted
 from rnnlab.saving import first_difference, outline
-from rnnlab.tasks import BatchStream
 from rnnlab.validate import describe, has_entries, positive_float, positive_int
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")

@@ -1,4 +1,4 @@
-"""Bad input stops at the door: every message names the argument, what was expected and what came."""
+"""Argument checks: every message names the argument, what was expected and what was given, and what to do."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ import numpy as np
 
 from rnnlab.ops import Array
 
+DTYPES = tuple(map(np.dtype, ("float32", "float64", "complex64", "complex128")))
 Axis = tuple[str, int | None]  # the letter of an axis and its length, None for any
 
 
 def describe(value: object) -> str:
-    """What came, in a few words: type, shape and dtype."""
+    """What was given, in a few words: type, shape and dtype."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     return f"{type(value).__name__} {value!r:.60}"
 
 
 def to_array(name: str, value: object) -> Array:
-    """`np.asarray(value)`; ValueError for rows of different lengths, which are no array."""
+    """`np.asarray(value)`; ValueError for rows of different lengths, TypeError for a masked array."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected a plain array, got a masked one, whose mask would be lost; write {name}.filled(0) "
+            "and give the steps that count as Batch.mask"
+        )
     try:
         return np.asarray(value)
     except ValueError as error:
@@ -30,8 +36,8 @@ def to_array(name: str, value: object) -> Array:
 def check_shape(name: str, array: Array, axes: Iterable[Axis]) -> None:
     """Raise ValueError unless `array` has these axes, none of them empty."""
     axes = tuple(axes)
-    fits = array.ndim == len(axes) and all(n in (None, m) for (_, n), m in zip(axes, array.shape, strict=True))
-    if not fits:
+    expected = [m if n is None else n for (_, n), m in zip(axes, array.shape, strict=False)]
+    if array.ndim != len(axes) or expected != list(array.shape):
         wanted = ", ".join(letter if n is None else f"{letter}={n}" for letter, n in axes)
         raise ValueError(f"{name}: expected shape ({wanted}), got {array.shape}")
     if 0 in array.shape:
@@ -50,34 +56,39 @@ def check_finite(name: str, array: Array) -> None:
 def float_array(name: str, value: object, axes: Iterable[Axis], dtype: np.dtype[Any]) -> Array:
     """`value` as a finite float array of `dtype` with these axes.
 
-    Raises TypeError for anything that is not an array of floats (complex only where `dtype` is
+    Raises TypeError for anything but an array of float32 or float64 (complex only where `dtype` is
     complex), ValueError for a wrong shape, an empty axis, NaN or infinity.
     """
     array = to_array(name, value)
-    if array.dtype.kind not in ("fc" if dtype.kind == "c" else "f"):
-        raise TypeError(f"{name}: expected floats ({dtype}), got {describe(value)}")
+    known = DTYPES if dtype.kind == "c" else DTYPES[:2]
+    if array.dtype not in known and array.dtype.newbyteorder("=") not in known:
+        advice = (
+            f"; write {name}.astype(float), of a list np.array({name}, float)" if array.dtype.kind in "iubf" else ""
+        )
+        raise TypeError(f"{name}: expected floats ({dtype}), got {describe(value)}{advice}")
     check_shape(name, array, axes)
-    with np.errstate(over="ignore"):  # too large for float32 is infinite, and named as such
-        array = array.astype(dtype, copy=False)
+    if array.dtype != dtype:
+        with np.errstate(over="ignore"):  # too large for float32 is infinite, and named as such
+            array = array.astype(dtype)
     check_finite(name, array)
     return array
 
 
 def label_array(name: str, value: object, axes: Iterable[Axis], classes: int) -> Array:
-    """`value` as an integer array of labels 0 .. classes - 1; TypeError or ValueError if it is none."""
+    """`value` as an integer array of labels 0 .. classes - 1, which can index; TypeError or ValueError otherwise."""
     array = to_array(name, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers from 0 to {classes - 1}, got {describe(value)}")
     check_shape(name, array, axes)
-    outside = (array < 0) | (array >= classes)
-    if outside.any():
+    if array.min() < 0 or array.max() >= classes:
+        outside = (array < 0) | (array >= classes)
         index = tuple(int(i) for i in np.argwhere(outside)[0])
         raise ValueError(f"{name}: expected integers from 0 to {classes - 1}, got {array[index]} at index {index}")
-    return array
+    return array if np.can_cast(array.dtype, np.intp) else array.astype(np.intp)  # uint64 does not index everywhere
 
 
 def positive_int(name: str, value: object, least: int = 1) -> int:
-    """`value` as an int of at least `least`; TypeError or ValueError if it is none."""
+    """`value` as an int of at least `least`; TypeError or ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name}: expected an integer, got {describe(value)}")
     if value < least:
@@ -86,7 +97,7 @@ def positive_int(name: str, value: object, least: int = 1) -> int:
 
 
 def positive_float(name: str, value: object, *, zero: bool = False) -> float:
-    """`value` as a finite float above zero (or zero, where allowed); TypeError or ValueError if it is none."""
+    """`value` as a finite float above zero (or zero, where allowed); TypeError or ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}: expected a number, got {describe(value)}")
     if not np.isfinite(value) or value < 0 or (value == 0 and not zero):
@@ -95,7 +106,7 @@ def positive_float(name: str, value: object, *, zero: bool = False) -> float:
 
 
 def sizes(name: str, value: object, least: int = 1) -> tuple[int, ...]:
-    """`value` as a shape of at least `least` axes; TypeError or ValueError if it is none."""
+    """`value` as a shape of at least `least` axes; TypeError or ValueError otherwise."""
     if not isinstance(value, list | tuple) or len(value) < least:
         raise TypeError(f"{name}: expected a tuple of at least {least} lengths, got {describe(value)}")
     return tuple(positive_int(f"{name}[{n}]", length) for n, length in enumerate(value))
@@ -112,7 +123,7 @@ def float_dtype(value: Any) -> np.dtype[Any]:
         dtype: np.dtype[Any] = np.dtype(value)
     except TypeError as error:
         raise TypeError(f"dtype: expected float32 or float64, got {value!r}") from error
-    if dtype not in (np.float32, np.float64, np.complex64, np.complex128):
+    if dtype not in DTYPES:
         raise ValueError(f"dtype: expected float32 or float64 (or complex64, complex128), got {dtype}")
     return dtype
 
@@ -141,7 +152,12 @@ def check_params(params: Mapping[str, Array], like: Mapping[str, Array], argumen
     if set(params) != set(like):
         raise ValueError(f"{argument}: expected the names {sorted(map(str, like))}, got {sorted(map(str, params))}")
     for name, value in params.items():
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fc":
-            raise TypeError(f"{argument}[{name!r}]: expected an array of floats, got {describe(value)}")
-        if value.shape != like[name].shape:
-            raise ValueError(f"{argument}[{name!r}]: expected shape {like[name].shape}, got {value.shape}")
+        check_param(f"{argument}[{name!r}]", value, like[name])
+
+
+def check_param(name: str, value: Any, like: Array) -> None:
+    """Raise TypeError or ValueError unless `value` is an array of floats (or complex numbers) shaped as `like`."""
+    if type(value) not in (np.ndarray, np.memmap) or value.dtype.newbyteorder("=") not in DTYPES:
+        raise TypeError(f"{name}: expected an array of float32 or float64, got {describe(value)}")
+    if value.shape != like.shape:
+        raise ValueError(f"{name}: expected shape {like.shape}, got {value.shape}")

@@ -11,6 +11,14 @@ from benchmarks.models import Shape
 
 SMALL, TEXT = Shape(6, 3, 4, 5), Shape(6, 3, 4, 5, text=True)
 
+
+@pytest.fixture(autouse=True)
+def free_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nothing forced a BLAS kernel, whatever the environment of the suite says."""
+    for name in compare.FORCING:
+        monkeypatch.delenv(name, raising=False)
+
+
 each_kind = pytest.mark.parametrize("kind", models.KINDS)
 
 
@@ -60,6 +68,17 @@ def test_the_quick_run_prints_every_table_but_the_threads(capsys: pytest.Capture
     assert len(titles) == 10
     assert "nan" not in printed
     assert "matplotlib not imported" in printed
+    assert "BLAS kernel: " in printed
+
+
+@pytest.mark.parametrize("name", ["OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"])
+def test_a_forced_blas_kernel_is_refused_before_anything_is_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setenv(name, "Haswell")
+    with pytest.raises(SystemExit, match=f"env -u {name} python -m tests.benchmarks"):
+        compare.main(["--quick", "--only", "peers"])
+    assert not capsys.readouterr().out
 
 
 def test_without_torch_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ def lstm_without_weights(forget_bias: float, T: int) -> tuple[rl.Cell, rl.Tape, 
     """dL/dc_t falls by exactly sigmoid(b_f) with each step back; the loss is read from h_T."""
     cell = rl.LSTMCell(1, 2, rng=0)
     cell = cell.with_params({name: np.zeros_like(p) for name, p in cell.params.items()})
-    cell.set_bias("forget", forget_bias, "forget_bias")
+    cell.set_bias("forget", forget_bias)
     tape = cell.forward(np.zeros((T, 1, 1)))
     d_h = np.zeros_like(tape.h)
     d_h[-1] = 1

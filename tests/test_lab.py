@@ -94,7 +94,7 @@ def forgetful_lstm(forget_bias: float, T: int) -> tuple[rl.Cell, rl.Tape]:
     """All weights zero: c_t -> c_{t+1} is sigmoid(b_f), exactly, at every step."""
     cell = rl.LSTMCell(1, 2, rng=0)
     cell = cell.with_params({name: np.zeros_like(p) for name, p in cell.params.items()})
-    cell.set_bias("forget", forget_bias, "forget_bias")
+    cell.set_bias("forget", forget_bias)
     return cell, cell.forward(np.zeros((T, 1, 1)))
 
 

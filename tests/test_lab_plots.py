@@ -318,7 +318,7 @@ def failing_figures() -> dict[str, tuple[type[Exception], str, Callable[[Axes | 
     good, empty, repeated = logger_of(6, 6), rl.GradientNormLogger(), logger_of(6, 6)
     repeated.records *= 2
     dead = cell.with_params(cell.params | {"W_h": 0 * cell.W_h})
-    dead.set_bias("forget", -1000.0, "forget_bias")
+    dead.set_bias("forget", -1000.0)
     still = lab.jacobian_decay(dead, dead.forward(tape.x))
     at_the_end, zeros = lab.memory_paths(dead, dead.forward(tape.x), d_h), lab.memory_paths(cell, tape, 0 * d_h)
     terms, statistics = lab.distance_terms(cell, tape, d_h), lab.gate_statistics(cell, tape)

@@ -87,3 +87,19 @@ def test_lists_and_integers_are_read_as_arrays(function: Any, value: list[float]
 def test_a_number_has_a_sigmoid() -> None:
     number: Any = 0.0
     assert ops.sigmoid(number) == 0.5
+
+
+def test_integers_are_taken_as_floats_whose_negatives_do_not_wrap() -> None:
+    np.testing.assert_allclose(ops.sigmoid(np.array([3], np.uint8)), 1 / (1 + np.exp(-3)))
+    np.testing.assert_allclose(ops.softmax(np.array([0, 255], np.uint8)), [np.exp(-255), 1])
+    assert ops.norm(np.array([-128], np.int8), (0,)) == 128
+
+
+def test_infinities_give_the_limit_or_an_error_where_there_is_none() -> None:
+    np.testing.assert_array_equal(ops.sigmoid(np.array([-np.inf, np.inf])), [0, 1])
+    np.testing.assert_array_equal(ops.softmax(np.array([-np.inf, 0.0])), [0, 1])
+    np.testing.assert_array_equal(ops.relu(np.array([np.inf, -np.inf, complex(np.inf, 0)])), [np.inf, 0, np.inf])
+    assert ops.norm(np.array([np.inf, 1.0]), (0,)) == np.inf
+    for row in ([np.inf, 0.0], [-np.inf, -np.inf], [np.nan, 0.0]):
+        with pytest.raises(ValueError, match="x: expected a finite largest entry"):
+            ops.softmax(np.array(row))

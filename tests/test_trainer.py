@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def assert_same(found: Any, expected: Any) -> None:
     """Equal bit for bit, through dicts, sequences and arrays."""
     if isinstance(expected, np.ndarray):
         np.testing.assert_array_equal(found, expected)
-    elif isinstance(expected, dict):
+    elif isinstance(expected, Mapping):
         assert found.keys() == expected.keys()
         for key in expected:
             assert_same(found[key], expected[key])

@@ -37,22 +37,24 @@ class FourGateLSTMCell(_LSTM):
 
     def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
         stm, ltm = prev
-        a = a + stm @ self.W_h
-        (i, f), N, V = sigmoid(a[:2]), np.tanh(a[2]), sigmoid(a[3])
-        kept = f * ltm
-        U = np.tanh(kept @ self.W_u + self.b_u)
-        return (i, f, N, V), (U * V, kept + i * N), (kept, U)
+        i, f, N, V = a + stm @ self.W_h  # 1
+        i, f, N, V = sigmoid(i), sigmoid(f), np.tanh(N), sigmoid(V)  # 2
+        kept = f * ltm  # 3: Forget
+        ltm = kept + i * N  # 4: Learn and Remember
+        U = np.tanh(kept @ self.W_u + self.b_u)  # 5: Use
+        stm = U * V  # 6
+        return (i, f, N, V), (stm, ltm), (kept, U)
 
     def step_backward(self, d_next: Array, prev: Array, gates: Array, extras: Array) -> tuple[Arrays, Arrays, Arrays]:
         (d_stm, d_ltm), (stm, ltm), (i, f, N, V), (kept, U) = d_next, prev, gates, extras
-        d_u = d_stm * V * (1 - U**2)  # before the tanh of Use
-        d_kept = d_ltm + d_u @ self.W_u.T
-        d_i = d_ltm * N * i * (1 - i)
-        d_f = d_kept * ltm * f * (1 - f)
-        d_N = d_ltm * i * (1 - N**2)
-        d_V = d_stm * U * V * (1 - V)
+        d_V = d_stm * U * V * (1 - V)  # 6, 2
+        d_u = d_stm * V * (1 - U**2)  # 6, 5: before the tanh of Use
+        d_kept = d_ltm + d_u @ self.W_u.T  # 4, 5
+        d_i = d_ltm * N * i * (1 - i)  # 4, 2
+        d_N = d_ltm * i * (1 - N**2)  # 4, 2
+        d_f = d_kept * ltm * f * (1 - f)  # 3, 2
         d_a = (d_i, d_f, d_N, d_V)
-        return d_a, (self.back(d_a), d_kept * f), (d_u,)
+        return d_a, (self.back(d_a), d_kept * f), (d_u,)  # 1, 3
 
     def recurrent_grads(self, tape: Tape, d_a: Array, d_extras: Array) -> dict[str, Array]:
         (W_u,) = outer_products(tape.extras[0], d_extras)

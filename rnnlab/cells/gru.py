@@ -24,7 +24,8 @@ class _GRU(Cell):
         self, input_size: int, hidden_size: int, *, update_bias: float | Array | None = None, **arguments: Any
     ) -> None:
         super().__init__(input_size, hidden_size, **arguments)
-        self.set_bias("update", update_bias, "update_bias")
+        if update_bias is not None:
+            self.set_bias("update", update_bias)
 
 
 class GRUCell(_GRU):
@@ -47,19 +48,20 @@ class GRUCell(_GRU):
 
     def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
         (h,) = prev
-        h_W = h @ self.W_h
-        r, z = sigmoid(a[:2] + h_W[:2])
-        q = h_W[2] + self.b_hn
-        n = np.tanh(a[2] + r * q)
-        return (r, z, n), ((1 - z) * n + z * h,), (q,)
+        h_W = h @ self.W_h  # 1
+        r, z = sigmoid(a[:2] + h_W[:2])  # 2
+        q = h_W[2] + self.b_hn  # 3
+        n = np.tanh(a[2] + r * q)  # 4
+        h = (1 - z) * n + z * h  # 5
+        return (r, z, n), (h,), (q,)
 
     def step_backward(self, d_next: Array, prev: Array, gates: Array, extras: Array) -> tuple[Arrays, Arrays, Arrays]:
         (d_h,), (h,), (r, z, n), (q,) = d_next, prev, gates, extras
-        d_n = d_h * (1 - z) * (1 - n**2)
-        d_z = d_h * (h - n) * z * (1 - z)
-        d_r = d_n * q * r * (1 - r)
-        d_q = d_n * r
-        return (d_r, d_z, d_n), (d_h * z + self.back((d_r, d_z, d_q)),), (d_q,)
+        d_n = d_h * (1 - z) * (1 - n**2)  # 5, 4
+        d_z = d_h * (h - n) * z * (1 - z)  # 5, 2
+        d_r = d_n * q * r * (1 - r)  # 4, 2
+        d_q = d_n * r  # 4
+        return (d_r, d_z, d_n), (d_h * z + self.back((d_r, d_z, d_q)),), (d_q,)  # 5, 1
 
     def recurrent_grads(self, tape: Tape, d_a: Array, d_extras: Array) -> dict[str, Array]:
         h = tape.states[:-1, 0]
@@ -81,19 +83,20 @@ class GRUResetBeforeCell(_GRU):
 
     def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
         (h,) = prev
-        r, z = sigmoid(a[:2] + h @ self.W_h[:2])
-        s = r * h
-        n = np.tanh(a[2] + s @ self.W_h[2])
-        return (r, z, n), ((1 - z) * n + z * h,), (s,)
+        r, z = sigmoid(a[:2] + h @ self.W_h[:2])  # 1
+        s = r * h  # 2
+        n = np.tanh(a[2] + s @ self.W_h[2])  # 3
+        h = (1 - z) * n + z * h  # 4
+        return (r, z, n), (h,), (s,)
 
     def step_backward(self, d_next: Array, prev: Array, gates: Array, extras: Array) -> tuple[Arrays, Arrays, Arrays]:
         (d_h,), (h,), (r, z, n), _ = d_next, prev, gates, extras
         W_r, W_z, W_n = self.W_h
-        d_n = d_h * (1 - z) * (1 - n**2)
-        d_z = d_h * (h - n) * z * (1 - z)
-        d_s = d_n @ W_n.T
-        d_r = d_s * h * r * (1 - r)
-        return (d_r, d_z, d_n), (d_h * z + d_s * r + d_r @ W_r.T + d_z @ W_z.T,), ()
+        d_n = d_h * (1 - z) * (1 - n**2)  # 4, 3
+        d_z = d_h * (h - n) * z * (1 - z)  # 4, 1
+        d_s = d_n @ W_n.T  # 3
+        d_r = d_s * h * r * (1 - r)  # 2, 1
+        return (d_r, d_z, d_n), (d_h * z + d_s * r + d_r @ W_r.T + d_z @ W_z.T,), ()  # 4, 2, 1
 
     def recurrent_grads(self, tape: Tape, d_a: Array, d_extras: Array) -> dict[str, Array]:
         of_h = outer_products(tape.states[:-1, 0], d_a[:2])

@@ -27,8 +27,9 @@ class _LSTM(Cell):
         **arguments: Any,
     ) -> None:
         super().__init__(input_size, hidden_size, **arguments)
-        self.set_bias("forget", forget_bias, "forget_bias")
-        self.set_bias("input", input_bias, "input_bias")
+        for gate, bias in {"forget": forget_bias, "input": input_bias}.items():
+            if bias is not None:
+                self.set_bias(gate, bias)
 
 
 class LSTMCell(_LSTM):
@@ -46,21 +47,22 @@ class LSTMCell(_LSTM):
 
     def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
         h, c = prev
-        a = a + h @ self.W_h
-        (i, f), g, o = sigmoid(a[:2]), np.tanh(a[2]), sigmoid(a[3])
-        c = f * c + i * g
-        u = np.tanh(c)
-        return (i, f, g, o), (o * u, c), (u,)
+        i, f, g, o = a + h @ self.W_h  # 1
+        i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)  # 2
+        c = f * c + i * g  # 3
+        u = np.tanh(c)  # 4
+        h = o * u  # 5
+        return (i, f, g, o), (h, c), (u,)
 
     def step_backward(self, d_next: Array, prev: Array, gates: Array, extras: Array) -> tuple[Arrays, Arrays, Arrays]:
         (d_h, d_c), (h, c), (i, f, g, o), (u,) = d_next, prev, gates, extras
-        d_c = d_c + d_h * o * (1 - u**2)  # c_t reaches the loss through c_{t+1} and through h_t
-        d_i = d_c * g * i * (1 - i)
-        d_f = d_c * c * f * (1 - f)
-        d_g = d_c * i * (1 - g**2)
-        d_o = d_h * u * o * (1 - o)
+        d_o = d_h * u * o * (1 - o)  # 5, 2
+        d_c = d_c + d_h * o * (1 - u**2)  # 5, 4: c_t reaches the loss through c_{t+1} and through h_t
+        d_i = d_c * g * i * (1 - i)  # 3, 2
+        d_f = d_c * c * f * (1 - f)  # 3, 2
+        d_g = d_c * i * (1 - g**2)  # 3, 2
         d_a = (d_i, d_f, d_g, d_o)
-        return d_a, (self.back(d_a), d_c * f), ()
+        return d_a, (self.back(d_a), d_c * f), ()  # 1, 3
 
     def memory_gradient(self, tape: Tape, grads: Gradients) -> Array:
         """The textbook's delta c_t = dL/dc_t + dL/dh_t o_t (1 - tanh(c_t)^2), (T+1, B, H) (Greff et al. 2017).

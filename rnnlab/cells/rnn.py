@@ -28,11 +28,11 @@ class RNNCell(Cell):
 
     def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
         (h,) = prev
-        (a,) = a + h @ self.W_h
-        h = np.tanh(a) if self.activation == "tanh" else relu(a)
+        (a,) = a + h @ self.W_h  # 1
+        h = np.tanh(a) if self.activation == "tanh" else relu(a)  # 2
         return (h,), (h,), ()
 
     def step_backward(self, d_next: Array, prev: Array, gates: Array, extras: Array) -> tuple[Arrays, Arrays, Arrays]:
         (d_h,), (h,) = d_next, gates
-        d_a = d_h * (1 - h**2) if self.activation == "tanh" else d_h * (h > 0)
-        return (d_a,), (self.back((d_a,)),), ()
+        d_a = d_h * (1 - h**2) if self.activation == "tanh" else d_h * (h > 0)  # 2
+        return (d_a,), (self.back((d_a,)),), ()  # 1

@@ -55,8 +55,8 @@ def private_copy(cell: Cell) -> Cell:
 
 
 def with_values(cell: Cell, params: Mapping[str, Array]) -> Cell:
-    """The cell with these parameters; as in the time loops, `self.U` is `params["U"]` whatever was assigned to it."""
-    return cell.with_params({name: np.asarray(p) for name, p in {**cell.params, **params}.items()})._unrolled()
+    """The cell with these parameters."""
+    return cell.with_params({name: np.asarray(p) for name, p in {**cell.params, **params}.items()})
 
 
 def random_params(cell: Cell, rng: np.random.Generator) -> Cell:
@@ -93,7 +93,7 @@ def stacked(what: str, names: Sequence[str], values: Any, shape: tuple[int, ...]
 
 def step_values(cell: Cell, a: Array, prev: Array) -> tuple[Array, Array, Array]:
     """`cell.step` on copies of its arguments: (gates, next_state, extras), each stacked."""
-    shape, values = a.shape[1:], cell._unrolled().step(a.copy(), prev.copy())
+    shape, values = a.shape[1:], cell.step(a.copy(), prev.copy())
     if not isinstance(values, tuple | list) or len(values) != 3:
         raise ValueError(f"step returns {describe(values)}, where (gates, next_state, extras) should be")
     gates, following, extras = values

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import sys
@@ -45,6 +46,7 @@ from .processes import print_import, print_threads
 SECTIONS = ("pass", "step", "floor", "profile", "peers", "growth", "import", "threads")
 NEED_TORCH = {"pass", "step", "floor", "threads"}
 PAIRS = 15
+FORCING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 Builder = Callable[[str, Shape, str], Work]
 
@@ -105,6 +107,26 @@ def print_machine(arguments: Sequence[str]) -> None:
     print(f"# python -m tests.benchmarks {' '.join(arguments)}\n")
     print(f"{model}, {os.cpu_count()} cores, {' '.join(vectors) or 'vector units unknown'}{load}")
     print(f"Python {platform.python_version()}, " + ", ".join(map(version, ("numpy", "torch"))))
+    print(f"BLAS kernel: {blas_kernel()}")
+
+
+def blas_kernel() -> str:
+    """Which kernel NumPy's BLAS chose for this CPU, such as "openblas SkylakeX" (AVX-512) or "openblas Haswell"."""
+    if importlib.util.find_spec("threadpoolctl") is None:
+        return "unknown (threadpoolctl, in the extra lesson, reads it)"
+    libraries = importlib.import_module("threadpoolctl").threadpool_info()
+    kernels = [f"{b['internal_api']} {b.get('architecture', '')}" for b in libraries if b["user_api"] == "blas"]
+    return ", ".join(dict.fromkeys(kernels)) or "unknown"
+
+
+def refuse_forced_kernels() -> None:
+    """SystemExit where the environment forces an older BLAS kernel: every figure would be of another machine."""
+    if forced := [name for name in FORCING if name in os.environ]:
+        unset = " ".join(f"-u {name}" for name in forced)
+        raise SystemExit(
+            f"{' and '.join(forced)} is set, which forces another BLAS kernel and can halve NumPy's speed.\n"
+            f"Unset it: env {unset} python -m tests.benchmarks"
+        )
 
 
 def version(package: str) -> str:
@@ -130,6 +152,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], bool, int]:
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     sections, quick, pairs = parse(arguments)
+    refuse_forced_kernels()
     if NEED_TORCH & set(sections):
         import_torch().set_num_threads(1)
     print_machine(arguments)

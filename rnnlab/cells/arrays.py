@@ -1,0 +1,67 @@
+"""Small functions on arrays beneath the two time loops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rnnlab.ops import Array
+from rnnlab.validate import describe
+
+Arrays = Sequence[Array] | Array  # one (B, H) array for each gate, state part or extra
+quietly = np.errstate(over="ignore", invalid="ignore", under="ignore")  # of a function that reports what is not finite
+
+
+def write(what: str, slots: Array, t: int, values: Arrays) -> None:
+    """slots[k, t] = values[k]: copy the (B, H) arrays of step t into their places."""
+    if len(values) != len(slots):
+        got = describe(values) if isinstance(values, np.ndarray) else len(values)
+        raise ValueError(f"{what}: expected a tuple of {len(slots)} arrays (B, H), got {got}")
+    for k, value in enumerate(values):
+        slots[k, t] = value
+
+
+def read_only(array: Array) -> Array:
+    """A view that cannot be written to: a step that changes its arguments fails at that line."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def stacked_transpose(W_h: Array) -> Array:
+    """The K transposes W_h[k]^T below one another, contiguous: (K*H, H)."""
+    return W_h.mT.reshape(-1, W_h.shape[1])
+
+
+def project(x: Array, W_x: Array, b: Array) -> Array:
+    """a[k] = x W_x[k] + b[k] for all T at once, (K, T, B, H); integers pick rows of W_x."""
+    if x.ndim == 2:
+        a = np.take(W_x, x, axis=1)
+    else:
+        T, B, D = x.shape
+        a = (x.reshape(T * B, D) @ W_x).reshape(len(W_x), T, B, -1)
+    a += b[:, None]
+    return a
+
+
+def outer_products(left: Array, d: Array) -> Array:
+    """sum over time and batch of left^T d[k]: (T, B, N) and (K, T, B, H) give (K, N, H) in one product."""
+    rows = left.shape[0] * left.shape[1]
+    return left.reshape(rows, -1).T @ d.reshape(len(d), rows, -1)
+
+
+def column_sums(d: Array) -> Array:
+    """Sum over time and batch, (K, T, B, H) to (K, H); as a product with ones, which adds fastest."""
+    rows = d.reshape(len(d), -1, d.shape[-1])
+    return np.ones(rows.shape[1], d.dtype) @ rows
+
+
+def one_hot_products(labels: Array, d: Array, classes: int) -> Array:
+    """`outer_products` of one-hot rows, whose integers are given, (T, B): a sum of d over each integer's places."""
+    sums, rows = np.zeros((len(d), classes, d.shape[-1]), d.dtype), d.reshape(len(d), -1, d.shape[-1])
+    order = np.argsort(labels, axis=None, kind="stable")  # each integer's places side by side
+    symbols, starts = np.unique(labels.ravel()[order], return_index=True)
+    for symbol, places in zip(symbols, np.split(order, starts[1:]), strict=True):
+        sums[:, symbol] = rows[:, places].sum(axis=1)
+    return sums

@@ -1,0 +1,72 @@
+"""What a pass over time leaves behind: plain arrays, from which every other part of the library reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rnnlab.ops import Array
+
+
+class Record:
+    """Base of the frozen dataclasses of arrays: equal to itself alone, and shown by the arrays' shapes."""
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={_short(value)}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, np.ndarray) and value.ndim:
+        return f"{value.dtype}{value.shape}"
+    if isinstance(value, dict):
+        return f"{{{', '.join(value)}}}"
+    if isinstance(value, tuple) and not all(isinstance(entry, str) for entry in value):
+        return f"({len(value)} of {type(value[0]).__name__})"
+    return str(value)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tape(Record):
+    """What the forward pass recorded: plain arrays, and all that the backward pass reads.
+
+    x        as given, (T, B, D) floats or (T, B) integers
+    states   (T+1, S, B, H); states[t] enters step t, states[T] is the final state
+    gates    (K, T, B, H), activated
+    extras   (E, T, B, H), other values that the backward pass needs
+    """
+
+    x: Array
+    states: Array
+    gates: Array
+    extras: Array
+    gate_names: tuple[str, ...]
+
+    @property
+    def h(self) -> Array:
+        """The outputs h_1 .. h_T, (T, B, H): the first state part after each step."""
+        h: Array = self.states[1:, 0]
+        return h
+
+    def gate(self, name: str) -> Array:
+        """One gate's activations, (T, B, H). Raises KeyError for a name the cell does not have."""
+        if name not in self.gate_names:
+            raise KeyError(f"name: expected one of {self.gate_names}, got {name!r}")
+        gate: Array = self.gates[self.gate_names.index(name)]
+        return gate
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Gradients(Record):
+    """What the backward pass returned: plain arrays.
+
+    params   dL/dparameter, named and shaped like `cell.params`
+    x        dL/dx (T, B, D); None for integer input, or where it was left out
+    states   (T+1, S, B, H), dL/dstate_t for every t, including what is read from h_t; [0] is the
+             initial state's. The parts of one state are coordinates: dL/dc_t holds h_t fixed.
+    """
+
+    params: dict[str, Array]
+    x: Array | None
+    states: Array
