@@ -28,9 +28,12 @@ def to_array(name: str, value: object) -> Array:
             "and give the steps that count as Batch.mask"
         )
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name}: expected an array, got {describe(value)} ({error})") from error
+    if array.dtype.kind in "fc" and array.dtype.newbyteorder("=") not in DTYPES:
+        raise TypeError(f"{name}: expected floats of 32 or 64 bits, got {describe(array)}; write {name}.astype(float)")
+    return array
 
 
 def check_shape(name: str, array: Array, axes: Iterable[Axis]) -> None:

