@@ -80,10 +80,7 @@ class Cell(Layer):
         The live parameters, (K, D, H), (K, H, H) and (K, 1, H); `add_param` adds further ones. `params` is a live
         view of all of them by name: `cell.params["W_h"]` is `cell.W_h`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For an invalid size, seed, dtype or initializer.
+    Raises TypeError or ValueError for an invalid size, seed, dtype or initializer.
     """
 
     gate_names: ClassVar[tuple[str, ...]] = ()
@@ -228,10 +225,7 @@ class Cell(Layer):
         input_gradient
             False leaves out dL/dx.
 
-        Raises
-        ------
-        TypeError, ValueError, FloatingPointError
-            As `forward` does.
+        Raises as `forward` does.
         """
         self.check_tape(tape)
         T, B, S, K, H = *tape.x.shape[:2], len(self.state_names), len(self.gate_names), self.hidden_size
