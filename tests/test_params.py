@@ -159,7 +159,7 @@ def test_integers_of_three_axes_are_refused_with_the_conversion(x: Any) -> None:
 
 @pytest.mark.parametrize("kind", [np.float16, np.longdouble])
 def test_other_precisions_are_refused_with_the_conversion(kind: type) -> None:
-    with pytest.raises(TypeError, match=r"x: expected floats \(float64\).*write x\.astype\(float\)"):
+    with pytest.raises(TypeError, match=r"x: expected floats.*write x\.astype\(float\)"):
         rl.LSTMCell(2, 3, rng=0).forward(np.ones((2, 1, 2), kind))
     with pytest.raises(TypeError, match=r"prediction: expected floats"):
         rl.mean_squared_error(np.ones((2, 1, 2), kind), np.ones((2, 1, 2)))
