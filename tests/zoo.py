@@ -19,10 +19,10 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
+import linecache
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from dataclasses import replace as replace_fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -385,15 +385,28 @@ RIGHT: tuple[type[rl.Cell], ...] = (
 
 def mutant(base: type[rl.Cell], method: str, *changes: tuple[str, str]) -> type[rl.Cell]:
     """`base` with pieces of one method's text replaced; each must stand there exactly once."""
-    source = textwrap.dedent(inspect.getsource(getattr(base, method)))
+    source = plain = textwrap.dedent(inspect.getsource(getattr(base, method)))
     for old, new in changes:
         if source.count(old) != 1:
             raise ValueError(f"{base.__name__}.{method}: {old!r} stands {source.count(old)} times, not once")
         source = source.replace(old, new)
-    scope: dict[str, Any] = {}
-    exec(source, vars(inspect.getmodule(base)) | globals(), scope)
-    (function,) = scope.values()
-    return type(f"Wrong{base.__name__}", (base,), {method: function})
+    function, changed = written(base, method, source, plain)
+    before = getattr(base, "changed", frozenset())
+    return type(f"Wrong{base.__name__}", (base,), {method: function, "changed": before | changed})
+
+
+def written(base: type[rl.Cell], method: str, source: str, plain: str) -> tuple[Any, frozenset[tuple[str, int]]]:
+    """A method from its text, which can be read back as from a file, and the lines in which it differs from `plain`."""
+    file = f"<zoo {len(linecache.cache)}: {base.__name__}.{method}>"
+    lines = source.splitlines(keepends=True)
+    linecache.cache[file] = (len(source), None, lines, file)
+    space = {**vars(inspect.getmodule(base)), **globals()}
+    exec(compile(source, file, "exec"), space)
+    function = space[ast.parse(source).body[0].name]
+    function.__qualname__ = f"Wrong{base.__name__}.{function.__name__}"
+    other = {line.strip() for line in plain.splitlines()}
+    changed = {n for n, line in enumerate(lines, 1) if line.strip() not in other}
+    return function, frozenset((function.__qualname__, n) for n in changed)
 
 
 @dataclass(frozen=True)
@@ -971,7 +984,8 @@ def mechanical_mutants(base: type[rl.Cell]) -> Iterator[tuple[str, type[rl.Cell]
     """Every single change of `base.step_backward` by rule: an operand dropped, a sign, a power, a transpose lost,
     a name exchanged for a similar one. What is wrong with them nobody chose."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(base.step_backward)))
-    seen = {ast.unparse(tree)}
+    plain = ast.unparse(tree)
+    seen = {plain}
     for index, node in enumerate(ast.walk(tree)):
         for change in _changes(node):
             twin = copy.deepcopy(tree)
@@ -979,9 +993,8 @@ def mechanical_mutants(base: type[rl.Cell]) -> Iterator[tuple[str, type[rl.Cell]
             source = ast.unparse(ast.fix_missing_locations(twin))
             if source not in seen:
                 seen.add(source)
-                scope: dict[str, Any] = {}
-                exec(source, globals(), scope)
-                yield source, type(f"Wrong{base.__name__}", (base,), scope)
+                function, changed = written(base, "step_backward", source, plain)
+                yield source, type(f"Wrong{base.__name__}", (base,), {"step_backward": function, "changed": changed})
 
 
 def _changes(node: ast.AST) -> Iterator[ast.expr]:
@@ -1029,21 +1042,20 @@ def wrong_outputs(base: type[rl.Cell], wrong: type[rl.Cell]) -> set[str] | None:
 
 
 def judge_mechanical(base: type[rl.Cell], every: int = 1) -> tuple[list[int], list[str]]:
-    """([mutants, found, explained, blamed], reports of what is missed or blamed) of every n-th mechanical mutant."""
+    """([mutants, found, explained, elsewhere], reports of what is missed) of every n-th mechanical mutant.
+
+    Explained is one that a repair mends; elsewhere, one whose repair stands at another line than the change."""
     counts, told = [0, 0, 0, 0], []
     for source, wrong in list(mechanical_mutants(base))[::every]:
-        places = wrong_outputs(base, wrong)
+        if wrong_outputs(base, wrong) == set():
+            continue  # another wording of what is right
         report = rl.diagnose(wrong(3, 4, rng=1))
-        outputs = {output for f in report.findings for output in f.outputs}
-        if places is None:
-            places = outputs  # it raises: that it does is all there is to find
-        blamed = [
-            o for o in outputs if o not in (*places, "d_a", "d_prev") and not (o[0] == "p" and "params" in places)
-        ]
-        found = bool(outputs) or not places
-        explained = all(f.explained for f in report.findings)
-        counts = [n + k for n, k in zip(counts, (1, found, found and explained, bool(blamed)), strict=True)]
-        if blamed or not found:
+        mended = bool(report.findings) and all(f.repair is not None for f in report.findings)
+        here = any((f.function, f.line) in wrong.changed for f in report.findings)
+        raises = any(f.kind == "exception" for f in report.findings)
+        row = (1, bool(report.findings), mended or raises, bool(report.findings) and not here and not raises)
+        counts = [n + k for n, k in zip(counts, row, strict=True)]
+        if not (mended or raises):
             told.append(f"{source}\n{report}")
     return counts, told
 
@@ -1053,10 +1065,12 @@ def judge_mechanical(base: type[rl.Cell], every: int = 1) -> tuple[list[int], li
 
 @dataclass(frozen=True)
 class Verdict:
+    """caught by `check_gradients`; found at all; the line named; a repair given at it, or what is no line said."""
+
     caught: bool
+    found: bool
     located: bool
     explained: bool
-    blamed: tuple[str, ...] = field(default=())
     report: str = ""
 
 
@@ -1069,27 +1083,18 @@ def fails_gradient_check(cell: rl.Cell) -> bool:
     return False
 
 
-def named(outputs: tuple[str, ...], where: str) -> bool:
-    """Whether a finding's outputs name `where`: the same, or one gate's or state's block of it."""
-    return any(output == where or output.startswith(f"{where}[") for output in outputs)
+NO_LINE = ("identical gates", "state left over", "float32", "exception", "never written")
 
 
 def judge(animal: Animal) -> Verdict:
     """How the gradient check and the diagnosis do on one mutant."""
     cell = animal.make()
     report = rl.diagnose(cell)
-    outputs = tuple(dict.fromkeys(output for f in report.findings for output in f.outputs))
-    right = [f for f in report.findings if all(words in f.sentence for words in animal.says)]
-    right = [f for f in right if animal.paths is None or set(f.paths) == set(animal.paths)]
-    allowed = (*animal.outputs, *animal.also)
-    blamed = tuple(o for o in outputs if not any(named((o,), where) for where in allowed))
-    return Verdict(
-        fails_gradient_check(cell) if animal.gradient else False,
-        all(named(outputs, where) for where in animal.outputs),
-        bool(right) and bool(animal.says) and all(f.explained for f in right),
-        blamed,
-        str(report),
-    )
+    here = [f for f in report.findings if (f.function, f.line) in getattr(animal.cell, "changed", ())]
+    mended = any(f.repair is not None for f in here) and all(f.repair is not None for f in report.findings)
+    said = any(f.kind in NO_LINE for f in report.findings)
+    caught = fails_gradient_check(cell) if animal.gradient else False
+    return Verdict(caught, bool(report.findings), bool(here) or said, mended or said, str(report))
 
 
 def random_right_case(n: int) -> rl.Cell:
@@ -1100,44 +1105,32 @@ def random_right_case(n: int) -> rl.Cell:
     return RIGHT[n % len(RIGHT)](D, H, rng=n, recurrent_init=init)
 
 
-def confusion_matrix(cases: int = 1000, show: Callable[[str], None] = print) -> None:
+def confusion_matrix(cases: int = 1000, every: int = 1, show: Callable[[str], None] = print) -> None:
     """Print the matrix, what is not explained, and the false blame on `cases` right cells."""
     rows: dict[str, list[Verdict]] = {}
-    unexplained = []
     for animal in ANIMALS:
         verdict = judge(animal)
         rows.setdefault(animal.number, []).append(verdict)
-        if not (verdict.located and verdict.explained) or verdict.blamed or verdict.caught != animal.gradient:
-            unexplained.append((animal, verdict))
-    show(f"{'mistake':8} mutants  caught  located  explained  falsely blamed")
+        if not (verdict.located and verdict.explained) or verdict.caught != animal.gradient:
+            show(f"-- {animal.name}\n{verdict.report}")
+    show(f"{'mistake':8} mutants  caught  found  line named  explained")
     total = np.zeros(5, int)
     for number, verdicts in rows.items():
         counts = [len(verdicts)]
-        counts += [sum(getattr(v, name) for v in verdicts) for name in ("caught", "located", "explained")]
-        counts.append(sum(bool(v.blamed) for v in verdicts))
+        counts += [sum(getattr(v, name) for v in verdicts) for name in ("caught", "found", "located", "explained")]
         total += counts
-        show(f"{number:8} {counts[0]:7} {counts[1]:7} {counts[2]:8} {counts[3]:10} {counts[4]:15}")
-    show(f"{'all':8} {total[0]:7} {total[1]:7} {total[2]:8} {total[3]:10} {total[4]:15}")
-    for animal, verdict in unexplained:
-        show(f"\n-- {animal.name}\n   {replace_fields(verdict, report='')}\n{verdict.report}")
-    every = np.zeros(4, int)
+        show(f"{number:8} {counts[0]:7} {counts[1]:7} {counts[2]:6} {counts[3]:11} {counts[4]:10}")
+    show(f"{'all':8} {total[0]:7} {total[1]:7} {total[2]:6} {total[3]:11} {total[4]:10}")
+    sums = np.zeros(4, int)
     for base in MECHANICAL:
-        counts, told = judge_mechanical(base)
-        every += counts
-        show("\n".join(told)) if told else None
+        sums += judge_mechanical(base, every)[0]
     show(
-        f"\nmechanical mutants of step_backward: {every[0]}, found {every[1]}, explained {every[2]}, "
-        f"an output blamed that is right {every[3]}"
+        f"mechanical mutants of step_backward: {sums[0]}, found {sums[1]}, explained {sums[2]}, "
+        f"with the repair at another line {sums[3]}"
     )
-    both = 0
-    for cell, where in PAIRS:
-        report = rl.diagnose(cell(3, 4, rng=3))
-        outputs = tuple(output for f in report.findings for output in f.outputs)
-        fine = all(named(outputs, w) for w in where)
-        both += fine
-        if not fine:
-            show(f"\n-- two mistakes: {where}\n{report}")
-    show(f"\ntwo mistakes at once: {both} of {len(PAIRS)} pairs located")
+    pairs = [rl.diagnose(cell(3, 4, rng=3)) for cell, _ in PAIRS]
+    both = sum(len(r.findings) > 1 and all(f.repair is not None for f in r.findings) for r in pairs)
+    show(f"two mistakes at once: {len(PAIRS)} pairs, {sum(not r.ok for r in pairs)} found, {both} mended line by line")
     false = [n for n in range(cases) if not rl.diagnose(random_right_case(n), rng=n).ok]
     show(f"right cells: {len(false)} of {cases} falsely blamed {false[:10]}")
 

@@ -1,128 +1,337 @@
-"""`diagnose`: says which term of a learner's derivative is wrong."""
+"""`diagnose`: names the line of a learner's backward pass that is wrong, and shows it mended.
+
+How it works, and where what stands: `source` reads the learner's functions, `probe` puts a hand on the values of
+their expressions, `locate` finds the places that must be wrong, `terms` and `edits` make small changes of such a
+line, `search` runs them, and `words` says in a sentence what the change was.
+"""
 
 from __future__ import annotations
 
+import ast
+import traceback
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from rnnlab.case import Case, best_method, cell_case, derivative, gradient, loss_case, model_case, pair_case, resized
 from rnnlab.cells.base import Cell
-from rnnlab.diagnosis.backward import calls_step_backward, compare_with_loop, diagnose_backward, diagnose_linearity
-from rnnlab.diagnosis.case import (
-    CENTRAL,
-    enough_rows,
-    make_step_case,
-    private_copy,
-    random_params,
-    step_values,
-    with_values,
-)
 from rnnlab.diagnosis.compare import compare_cells
-from rnnlab.diagnosis.report import Diagnosis, Finding, listing, raised
-from rnnlab.diagnosis.run import exact_vjp, make_run
-from rnnlab.diagnosis.step import diagnose_step
-from rnnlab.diagnosis.sums import diagnose_recurrent_grads
-from rnnlab.ops import Array
+from rnnlab.diagnosis.report import Diagnosis, Finding, listing
+from rnnlab.diagnosis.search import Fresh, Repair, Search, all_repairs, forward_repair
+from rnnlab.diagnosis.source import executed, learners, sources
+from rnnlab.model import Batch, SequenceModel
+from rnnlab.trainer import one_blas_thread
 from rnnlab.validate import describe, generator, positive_int
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
 
+LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
+RIGHT = 1e-7  # a directional derivative against the claimed one
+MOST_MISTAKES = 5
+
 
 def diagnose(
-    cell: Cell, reference: Cell | None = None, *, rng: int | np.random.Generator = 0, T: int = 5, B: int = 3
+    target: Any,
+    *arguments: Any,
+    reference: Cell | None = None,
+    rng: int | np.random.Generator = 0,
+    T: int = 4,
+    B: int = 3,
 ) -> Diagnosis:
-    """Say where a cell's derivatives are wrong, and what the mistake most likely is.
+    """Name the line of a backward pass that is wrong, say why, and show it mended.
 
-    First one step: every output of `step_backward`, through each incoming path alone, against the exact
-    vector-Jacobian product of the cell's own `step` (complex step: Squire & Trapp 1998; central differences
-    where `step` refuses complex numbers). Then the sums of `recurrent_grads`, and a `backward` of the
-    cell's own, over T steps of B sequences. For each array that is wrong, hypotheses are tested against
-    the numbers: a missing or extra factor, a sign, a transpose, a lost term, a neighbouring time step,
-    another gate's array, ... A finding's residual says how well its hypothesis fits; where none does, the
-    finding says so and shows the numbers. What merely follows from another mistake is left out.
+    The exact derivatives are those of the forward pass. Where a claimed gradient differs from them, small edits of
+    the learner's own lines are run until one makes every gradient right, on fresh numbers of other sizes too. Only
+    such an edit is called an explanation. Where none is found, the finding still names the line whose value is
+    wrong, and what it should have been. Nothing is assumed about the layout of the code.
 
-    The parameters are replaced by random ones, and a copy is worked on: the cell stays as it is.
+    Parameters
+    ----------
+    target, *arguments
+        =====================================================  ==================================================
+        `diagnose(cell)`                                       a `Cell` with any mix of `step`, `step_backward`,
+                                                               `forward`, `backward` and `recurrent_grads`
+        `diagnose(forward, backward, arguments)`               two functions: `forward(*arguments)` returns its
+                                                               output(s) and, last, what `backward` needs;
+                                                               `backward(d_output(s), that)` returns the gradients
+                                                               as a tuple in the order of the arguments, or as a
+                                                               dict (`dWx` is of `Wx`). An argument may be a dict
+                                                               of arrays. Only the shapes of arrays matter.
+        `diagnose(f, *arguments)`                              one function that returns its loss and gradients,
+                                                               `loss, dWx, ... = f(*arguments)`; its weights may
+                                                               be arguments, a dict, or globals
+        `diagnose(model, batch)`                               a `SequenceModel`: its loss, then each cell
+        `diagnose(cell, reference=other)`                      two forward passes, compared gate by gate
+        =====================================================  ==================================================
+    reference : Cell, optional
+        A cell whose forward pass is right.
+    rng : int or Generator
+        The random numbers of the check.
+    T, B : int
+        Time steps and sequences of the check of a cell.
 
-    With a `reference`, the forward passes of the two cells are compared instead, gate by gate, on the same
-    parameters.
+    Returns
+    -------
+    Diagnosis
+        `findings` is empty where nothing is wrong. Code that raises is a finding too.
 
-    Returns a `Diagnosis`, also for a cell whose code raises; raises TypeError or ValueError only for
-    arguments that are no cells, sizes or seeds.
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that are none of these.
+
+    References
+    ----------
+    Complex step: Squire & Trapp (1998). Repairs by search: Weimer et al. (2009).
     """
-    if not isinstance(cell, Cell):
-        raise TypeError(f"cell: expected a Cell, got {describe(cell)}")
-    if reference is not None and not isinstance(reference, Cell):
-        raise TypeError(f"reference: expected a Cell or None, got {describe(reference)}")
     T, B, rng = positive_int("T", T), positive_int("B", B), generator(rng)
     if reference is not None:
-        return compare_cells(cell, reference, T, B, rng)
-    notes: list[str] = []
-    try:
-        with np.errstate(all="ignore"):  # NaN and infinity are told as findings
-            findings = _diagnose(private_copy(cell), T, B, rng, notes)
-        findings += identical_gates(cell)
-    except Exception as error:  # a learner's code may raise anything, anywhere
-        findings = [raised("the forward pass", error)]
-    return Diagnosis(repr(cell), tuple(findings), tuple(notes))
+        if not isinstance(target, Cell) or not isinstance(reference, Cell):
+            raise TypeError(f"reference: expected two cells, got {describe(target)} and {describe(reference)}.")
+        return compare_cells(target, reference, T, B, rng)
+    if isinstance(target, Cell) and not arguments:
+        return _of_cell(target, T, B, rng)
+    if isinstance(target, SequenceModel):
+        if len(arguments) != 1 or not isinstance(arguments[0], Batch):
+            raise TypeError(f"batch: expected a Batch after the model, got {describe(arguments)}.")
+        return _of_model(target, arguments[0], rng)
+    if not callable(target) or isinstance(target, type):
+        raise TypeError(f"target: expected a Cell, a SequenceModel or a function, got {describe(target)}.")
+    if len(arguments) == 2 and callable(arguments[0]) and isinstance(arguments[1], tuple | list):
+        return _of_case(lambda: pair_case(target, arguments[0], arguments[1], rng), _name(target), rng)
+    return _of_case(lambda: loss_case(target, arguments, rng), _name(target), rng)
 
 
-def _diagnose(cell: Cell, T: int, B: int, rng: np.random.Generator, notes: list[str]) -> list[Finding]:
-    methods = ("forward", "backward", "step", "step_backward")
-    own = {name for name in methods if getattr(type(cell), name) is not getattr(Cell, name)}
-    if not own & {"backward", "step_backward"}:
-        told = f"{type(cell).__name__} has no step_backward"
-        return [raised("step_backward", NotImplementedError(told))]
-    case, method = None, None
-    if "step" in own or "forward" not in own:
-        rows = max(B, enough_rows(cell))
-        cell, unusable = _usable(cell, rows, rng)
-        if unusable:
-            return unusable
-        case = make_step_case(cell, rows, rng)
-        if case is None:
-            notes.append("step mixes the sequences of a batch: only whole backward passes are compared")
-        elif "forward" not in own:
-            method = case.method
-        if case and case.method == CENTRAL:
-            notes.append("step does not work on complex numbers: exact derivatives are central differences, to 1e-5")
-    else:
-        cell = random_params(cell, rng)
-    run = make_run(cell, T, B, rng, method)
-    uses_step = "step_backward" in own and ("backward" not in own or calls_step_backward(run))
-    findings = diagnose_step(case) if case and uses_step else []
-    broken = any(f.kind in ("exception", "wrong shape", "state left over") for f in findings)
-    if findings and "backward" in own:
-        return findings + ([] if broken else compare_with_loop(run))
-    exact = exact_vjp(run) if case else None
-    if exact and uses_step and "backward" not in own and not broken:
-        findings += diagnose_recurrent_grads(run, exact, not findings, rng)
-    taught = case is not None and "step_backward" in own and (uses_step or not diagnose_step(case))
-    return findings or diagnose_backward(run, exact, taught, rng) or diagnose_linearity(run)
+def _of_cell(cell: Cell, T: int, B: int, rng: np.random.Generator) -> Diagnosis:
+    own = {name for name in ("backward", "step_backward") if getattr(type(cell), name) is not getattr(Cell, name)}
+    if not own:
+        what = "There is no backward pass: write step_backward (or backward)."
+        return Diagnosis(repr(cell), (Finding("exception", what, outputs=("step_backward",)),))
+    report = _of_case(lambda: cell_case(resized(cell, 5, 4), T, B, rng), repr(cell), rng)
+    return Diagnosis(repr(cell), (*report.findings, *identical_gates(cell)), report.notes)
 
 
-def _usable(cell: Cell, rows: int, rng: np.random.Generator) -> tuple[Cell, list[Finding]]:
-    """The cell with random parameters (its own where one must be positive, say), and why its `step` cannot be
-    differentiated: it draws random numbers, or computes in single precision."""
-    K, S, H = len(cell.gate_names), len(cell.state_names), cell.hidden_size
-    a, prev = rng.normal(size=(K, rows, H)), rng.normal(size=(S, rows, H))
-    twin = random_params(cell, rng)
-    values = step_values(twin, a, prev)
-    if not np.isfinite(values[1]).all():
-        twin = with_values(cell, {})
-        values = step_values(twin, a, prev)
-    names = [*cell.gate_names, *cell.state_names, *cell.extra_names]
-    single = [name for name, v in zip(names, np.concatenate(values), strict=True) if _is_single(v)]
-    if not all(np.array_equal(x, y, True) for x, y in zip(values, step_values(twin, a, prev), strict=True)):
-        told = (
-            "step gives another answer at each call with the same arguments: are random numbers drawn in it, or is "
-            "something left over from the call before? There is no derivative to compare with."
-        )
-        return twin, [Finding(("step",), (), "state left over", told, 0.0)]
-    if single:
-        told = (
-            f"step gives {listing(single)} in single precision: a float32 buffer? "
-            "Its derivatives can be checked once it computes in float64."
-        )
-        return twin, [Finding(("step",), (), "float32", told, 0.0)]
-    return twin, []
+def _of_model(model: SequenceModel, batch: Batch, rng: np.random.Generator) -> Diagnosis:
+    """The loss alone, then each cell alone, then the whole: what follows from one mistake is not said again."""
+    y, _ = model.predict(batch.x)
+    mask = np.ones(y.shape[:2], bool) if batch.mask is None else np.asarray(batch.mask)
+
+    def loss(prediction: Any) -> Any:
+        value, d_prediction = model.loss(prediction, np.asarray(batch.y), mask)
+        return value, {"prediction": d_prediction}
+
+    parts = [_of_case(lambda: loss_case(loss, (y.astype(float),), rng), _name(model.loss), rng)]
+    parts += [_of_cell(cell, 4, 3, rng) for cell in model.cells]
+    if all(part.ok for part in parts):
+        parts.append(_of_case(lambda: model_case(model.astype(np.float64), batch, rng), repr(model), rng))
+    findings = tuple(f for part in parts for f in part.findings)
+    return Diagnosis(repr(model), findings, tuple(dict.fromkeys(n for part in parts for n in part.notes)))
+
+
+def _of_case(make: Callable[[], Case], title: str, rng: np.random.Generator) -> Diagnosis:
+    with one_blas_thread(), np.errstate(all="ignore"):  # NaN and infinity are findings
+        try:
+            case = make()
+            first, again = (_losses(case) for _ in range(2))
+            record = case.record()
+        except TypeError as error:
+            if "expected" in str(error):
+                raise
+            return Diagnosis(title, (_raised("the forward pass", error),))
+        except Exception as error:  # a learner's code may raise anything
+            return Diagnosis(title, (_raised("the forward pass", error),))
+        if not np.array_equal(first, again):
+            what = (
+                "The forward pass gives another answer at each call with the same arguments: are random numbers drawn "
+                "in it, or is something kept from the call before? There is no derivative to compare with."
+            )
+            return Diagnosis(title, (Finding("state left over", what, outputs=("the forward pass",)),))
+        result, codes = executed(lambda: case.back(record, 1.0))
+        if isinstance(result, TypeError) and str(result).startswith(("backward: expected", "f: expected")):
+            raise result
+        return _compared(case, title, result, codes, rng)
+
+
+def _losses(case: Case) -> list[Any]:
+    name, value = next(iter(case.inputs.items()))
+    return [np.real(case.loss(name, value))]
+
+
+def _compared(case: Case, title: str, result: Any, codes: set[Any], rng: np.random.Generator) -> Diagnosis:
+    """The claimed gradients against the exact ones, and the search for what mends them."""
+    raised = result if isinstance(result, Exception) else None
+    claims = {} if raised else {name: np.array(g) for name, g in result.items()}
+    method = best_method(case, rng)
+    notes = [] if raised else _notes(case, claims, method)
+    if not raised:
+        again = executed(case.claims)[0]
+        if isinstance(again, Exception):
+            return Diagnosis(title, (_raised("a second call of the backward pass", again),))
+        if any(not np.array_equal(claims[name], again[name], equal_nan=True) for name in claims):
+            what = "A second call of the backward pass gives another answer: what it keeps from call to call is not cleared."
+            return Diagnosis(title, (Finding("state left over", what, outputs=tuple(claims)),))
+    names = list(case.inputs) if raised else [name for name in claims if name in case.inputs]
+    wrong = names if raised else [n for n in names if not _agrees(case, n, claims[n], method, rng)]
+    scale = 1.0
+    if not wrong and case.linear:
+        large = case.claims(LARGE)
+        wrong, scale = [n for n in names if not _same(large[n] / LARGE, claims[n])], LARGE
+    if not wrong:
+        return Diagnosis(title, (), tuple(notes))
+    exact = {n: g for n, g in claims.items() if n not in wrong} if scale == 1 else dict(claims)
+    if scale == 1:
+        exact |= {n: gradient(lambda v, n=n: case.loss(n, v), case.inputs[n], method) for n in wrong}
+    findings = _mistakes(case, exact, codes, method, scale, raised, rng)
+    if scale != 1 and not case.blocks:  # functions whose gradients are small where they are used
+        notes += [f"{f.where}: for gradients {LARGE:g} times as large: {f.what}" for f in findings]
+        findings = []
+    return Diagnosis(title, tuple(findings), tuple(notes))
+
+
+def _mistakes(
+    case: Case, exact: Any, codes: set[Any], method: str, scale: float, raised: Exception | None, rng: Any
+) -> list[Finding]:
+    fresh = Fresh(case.remake(rng, False) if case.remake else case, method, rng, scale)
+    search = Search(case, exact, sources(codes), fresh, scale)
+    wrong = search.goal.names(search.wrong(search.goal.vector(dict(search.claims))))
+    if not wrong and not raised:
+        return [_single_precision(search, list(exact))]
+    first = search.repair()
+    if first is not None:
+        return [_finding(first, wrong, raised)]
+    located = search.located
+    if raised:
+        return [_raised("the backward pass", raised)]
+    forward = sources(executed(case.record)[1]) if scale == 1 and located is None else []
+    if repair := forward_repair(case, forward, method, wrong):
+        found = _finding(repair, wrong)
+        what = f"The forward and the backward pass do not belong together. They would, if this line were another: {found.what}"
+        return [Finding(found.kind, what, found.function, found.line, found.text, found.repair, found.outputs)]
+    repairs, right = _several(case, codes, method, search, scale, rng)
+    if right:
+        return [_finding(repair, wrong) for repair in repairs]
+    if last := search.anywhere():
+        return [_finding(last, wrong)]
+    return [_unexplained(search, located, wrong)]
+
+
+def _several(case: Case, codes: set[Any], method: str, search: Search, scale: float, rng: Any) -> tuple[list[Repair], bool]:
+    """Several mistakes: first over one time step, where each stands alone, then over all."""
+    found: list[Repair] = []
+    functions = sources(codes)
+    longer = Search(case, search.exact, functions, search.fresh, scale)
+    if isinstance(case.remake, Callable) and case.steps > 1:  # type: ignore[arg-type]
+        short = case.remake(rng, True)
+        try:
+            claims = short.claims()
+        except Exception:  # an index may be out of range there
+            claims = {}
+        exact = {n: gradient(lambda v, n=n: short.loss(n, v), short.inputs[n], method) for n in claims}
+        shorter = Search(short, exact or search.exact, functions, Fresh(short.remake(rng, True), method, rng), 1.0)  # type: ignore[misc]
+        if claims and shorter.wrong(shorter.goal.vector(claims)).any():
+            found, right = all_repairs(shorter, MOST_MISTAKES)
+            longer.current = shorter.current
+            if not right:
+                return found, False
+            now = longer.run([])
+            if now is not None and not longer.wrong(now).any():
+                return found, True
+    more, right = all_repairs(longer, MOST_MISTAKES)
+    return found + more, right
+
+
+def _finding(repair: Repair, wrong: list[str], raised: Exception | None = None) -> Finding:
+    edit, what = repair.edit, repair.what
+    text, line = repair.text, edit.statement.lineno
+    if raised is not None:
+        what = f"The backward pass raises {type(raised).__name__}: {str(raised).rstrip('.')}. {what}"
+    return Finding(edit.kind, what, edit.source.name, line, text, repair.mended, tuple(wrong))
+
+
+def _unexplained(search: Search, located: Any, wrong: list[str]) -> Finding:
+    if located is None:
+        zero = [name for name in wrong if not np.any(search.claims.get(name, 1.0))]
+        if zero:
+            what = f"{listing(zero)} {'is' if len(zero) == 1 else 'are'} all zeros: is it never written to, or a line lost?"
+            return Finding("never written", what, outputs=tuple(zero))
+        what = f"{listing(wrong)} {'is' if len(wrong) == 1 else 'are'} wrong, and no change of a single line was found that mends it."
+        return Finding("unexplained", what, outputs=tuple(wrong))
+    place = located.place
+    worst = [np.abs(e - c).max() for e, c in zip(located.exact, located.claimed, strict=True)]
+    k = int(np.argmax(worst))
+    index = np.unravel_index(np.argmax(np.abs(located.exact[k] - located.claimed[k])), located.exact[k].shape)
+    numbers = (
+        f"`{ast.unparse(place.node)}` {list(map(int, index))} is {located.claimed[k][index]:.6g} and should be "
+        f"{located.exact[k][index]:.6g}"
+    )
+    what = f"The value of `{ast.unparse(place.node)}` is wrong; with another value every gradient is right. No small edit was found."
+    if _mixes(located):
+        what += " The right value mixes the units of a row (a mean or a norm in the forward pass?), and this one does not."
+    text, line = place.source.text(place.statement), place.statement.lineno
+    return Finding("unexplained", what, place.source.name, line, text, None, tuple(wrong), numbers)
+
+
+def _mixes(located: Any) -> bool:
+    """Whether the right values of every row add up to 0, as behind a mean, and the claimed ones do not."""
+    if any(e.ndim != 2 or e.shape[-1] < 3 for e in located.exact):
+        return False
+    exact, claimed = np.concatenate(located.exact), np.concatenate(located.claimed)
+    return bool(np.abs(exact.sum(axis=-1)).max() < 1e-8 * np.abs(exact).max() < np.abs(claimed.sum(axis=-1)).max())
+
+
+def _single_precision(search: Search, names: list[str]) -> Finding:
+    place = search.single()
+    what = "A value of single precision (float32) stands in the backward pass: its error is that of float32, about 1e-7."
+    if place is None:
+        return Finding("float32", what, outputs=tuple(names))
+    text, line = place.source.text(place.statement), place.statement.lineno
+    return Finding("float32", what, place.source.name, line, text, None, tuple(names))
+
+
+def _raised(where: str, error: Exception) -> Finding:
+    """What a learner's code raises, and the line of theirs that it comes from."""
+    frames = [(f, n) for f, n in traceback.walk_tb(error.__traceback__) if learners({f.f_code})]
+    message = ": ".join(filter(None, (type(error).__name__, str(error).rstrip("."))))
+    if not frames:
+        return Finding("exception", f"{where} raises {message}.", outputs=(where,))
+    frame, line = frames[-1]
+    import linecache
+
+    text = linecache.getline(frame.f_code.co_filename, line).strip()
+    return Finding("exception", f"{where} raises {message}.", frame.f_code.co_name, line, text, None, (where,))
+
+
+def _agrees(case: Case, name: str, claimed: Any, method: str, rng: np.random.Generator) -> bool:
+    """One random direction: the claimed derivative along it is the exact one."""
+    value = case.inputs[name]
+    if np.shape(claimed) != value.shape or not np.isfinite(claimed).all():
+        return False
+    direction = rng.normal(size=value.shape)
+    number = derivative(lambda v: case.loss(name, v), value, direction, method)
+    size = np.sqrt((np.square(claimed) * np.square(direction)).sum())
+    bound = 1e-9 if method == "complex step" else RIGHT * 10
+    return bool(abs(float((direction * claimed).sum()) - number) <= bound * max(abs(number), float(size), 1e-9))
+
+
+def _same(a: Any, b: Any) -> bool:
+    with np.errstate(invalid="ignore"):
+        return bool(np.abs(a - b).max(initial=0) <= 1e-9 * max(np.abs(b).max(initial=0), 1e-12))
+
+
+def _notes(case: Case, claims: Any, method: str) -> list[str]:
+    """What is no wrong derivative, and worth a look."""
+    notes = []
+    if method != "complex step":
+        notes.append("the forward pass does not take complex numbers: exact derivatives are central differences")
+    for name in case.inputs:
+        if name not in claims:
+            notes.append(f"the backward pass returns no gradient of {name}: it was not checked")
+    for name, gates in case.blocks.items():
+        dead = [g for g, block in zip(gates, claims.get(name, ()), strict=False) if not np.any(block)]
+        if name == "b" and dead:
+            notes.append(f"no gradient reaches the gate {listing(dead)}: it has no effect on the outputs")
+    return notes
 
 
 def identical_gates(cell: Cell) -> list[Finding]:
@@ -132,17 +341,15 @@ def identical_gates(cell: Cell) -> list[Finding]:
         # constant or identity matrices are alike on purpose
         if p.ndim == 3 and len(p) == len(cell.gate_names) and p.shape[1] > 1 and np.unique(p).size > 2:
             alike = [gate for gate, q in zip(cell.gate_names, p, strict=True) if (p == q).all(axis=(1, 2)).sum() > 1]
-            wasted |= {f"params[{name}]": alike} if alike else {}
+            wasted |= {name: alike} if alike else {}
     if not wasted:
         return []
-    outputs, gates = list(wasted), list(wasted.values())[-1]
-    told = (
-        f"The gates {listing(gates)} have identical weights in {listing(outputs)}: is a seed reset inside the "
-        "initialiser? (No derivative is wrong.)"
+    what = (
+        f"The gates {listing(list(wasted.values())[-1])} have identical weights in {listing(list(wasted))}: is a seed "
+        "reset inside the initialiser? (No derivative is wrong.)"
     )
-    return [Finding(tuple(outputs), (), "identical gates", told, 0.0)]
+    return [Finding("identical gates", what, outputs=tuple(wasted))]
 
 
-def _is_single(values: Array) -> bool:
-    """Whether all these numbers went through single precision, and some of them show it."""
-    return bool(np.any(values * 4096 % 1)) and np.array_equal(values, values.astype(np.float32))
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))

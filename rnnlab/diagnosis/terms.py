@@ -1,231 +1,245 @@
-"""The vocabulary of hypotheses: which products of recorded values turn one array into another.
-
-Arrays are compared as flat rows of N numbers. A hypothesis is accepted when it reproduces all of them to
-a relative tolerance, so a chance fit among a million candidates is out of reach.
-"""
+"""What: the shortest product of recorded values that turns what an expression is into what it should have been."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain, combinations, combinations_with_replacement, product
-from typing import TypeVar
+import ast
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 
+from rnnlab.diagnosis.source import Source
 from rnnlab.ops import Array
 
-SIGNS = (("-", -1), ("+", 1))
-Ratio = tuple[tuple[str, ...], tuple[str, ...], int, float]  # missing, extra, sign, residual
-Item = TypeVar("Item")
-MOST = 60  # equivalent readings of one array that are looked at
+FORMS = ("{}", "(1 - {})", "{0} * (1 - {0})", "(1 - {}**2)", "({} > 0)")
+CLOSE = 1e-6
+Values = dict[str, list[Array]]  # by the text of an expression, one array for each occurrence
 
 
-@dataclass(frozen=True)
-class Term:
-    """((base * before) @ matrix) * after: what one summand of a backward pass looks like."""
-
-    base: str
-    before: tuple[str, ...] = ()
-    matrix: str = ""
-    after: tuple[str, ...] = ()
-
-    @property
-    def factors(self) -> tuple[str, ...]:
-        return self.before + self.after
-
-    @property
-    def cost(self) -> int:
-        return len(self.factors) + 2 * bool(self.matrix) + self.base.startswith("d_a")
-
-    def difference(self, other: Term) -> int:
-        """In how many places the two disagree."""
-        if self.matrix and other.matrix:
-            unlike = len(set(self.before) ^ set(other.before)) + len(set(self.after) ^ set(other.after))
-        else:
-            unlike = len(set(self.factors) ^ set(other.factors))
-        return unlike + 2 * (self.base != other.base) + 2 * (self.matrix != other.matrix)
-
-    def __str__(self) -> str:
-        inner = factor_text((self.base, *self.before), in_product=True)
-        if self.matrix:
-            inner = f"({inner}) {self.matrix}" if self.before else f"{inner} {self.matrix}"
-        return factor_text((inner, *self.after), in_product=True)
-
-
-def factor_text(factors: Iterable[str], in_product: bool = False) -> str:
-    """ "c_{t-1} f(1 - f)"; differences stand in brackets beside other factors."""
-    texts = [f for f in factors if f]
-    if len(texts) > 1 or in_product:
-        texts = [f"({f})" if f.startswith(("1 - ", "1 + ")) else f for f in texts]
-    return " ".join(texts)
+def vocabulary(source: Source, spaces: Sequence[Mapping[str, Any]]) -> Values:
+    """The arrays that the learner's own names hold at each occurrence: names, elements, attributes, neighbours in time."""
+    texts: dict[str, None] = dict.fromkeys(name for name in spaces[0] if name.isidentifier())
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Del):
+            texts[ast.unparse(node)] = None
+            if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Tuple | ast.Slice):
+                for step in (n.id for n in ast.walk(node.slice) if isinstance(n, ast.Name)):
+                    for array in {ast.unparse(node.value), _root(node)}:
+                        texts |= {f"{array}[{near}]": None for near in (step, f"{step} - 1", f"{step} + 1")}
+        elif isinstance(node, ast.BinOp | ast.Call) and _pure(node):
+            texts[ast.unparse(node)] = None
+    for name, value in spaces[0].items():
+        if isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim == 3):
+            texts |= {f"{name}[{k}]": None for k in range(min(len(value), 8))}
+        elif isinstance(value, dict):
+            texts |= {f"{name}[{key!r}]": None for key in list(value)[:40]}
+    for owner, thing in spaces[0].items():
+        if isinstance(thing, np.ndarray) or not hasattr(thing, "__dict__") or inspect.ismodule(thing):
+            continue
+        for name, value in {**getattr(thing, "params", {}), **vars(thing)}.items():
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not name.startswith("_"):
+                texts[f"{owner}.{name}"] = None
+                texts |= {f"{owner}.{name}[{k}]": None for k in range(min(len(value), 8)) if value.ndim >= 3}
+    found: Values = {}
+    for text in texts:
+        code = compile(text, "", "eval")
+        try:
+            values = [np.asarray(eval(code, source.function.__globals__, dict(space))) for space in spaces]
+        except Exception:  # not defined there, or no such index
+            continue
+        if all(v.dtype.kind == "f" and v.ndim <= 3 for v in values):
+            found[text] = [np.array(v) for v in values]
+    return found
 
 
-def match(left: Array, right: Array, tolerance: float) -> Iterator[tuple[int, int, int]]:
-    """All (i, j, sign) with left[i] = sign right[j], over the rows of (n, N) and (m, N).
-
-    Rows are found by one random projection and a sort, then compared in full.
-    """
-    size = np.abs(left).max(axis=1, initial=0)
-    probe = np.random.default_rng(7).normal(size=left.shape[1])
+def readings(
+    text: str, claimed: list[Array], exact: list[Array], known: list[Array], words: Values
+) -> Iterator[tuple[str, str, str]]:
+    """(new text, kind, the term) for an expression: `text * f * (1 - f)`, `text + dh @ W.T`, another operand, ..."""
+    if len({e.shape for e in exact}) != 1:
+        return
+    shape, mask = exact[0].shape, np.stack(known).ravel()
+    table = _Table(shape, mask, words, len(exact))
+    goal = np.stack(exact).ravel()[mask]
+    have = np.stack([np.broadcast_to(c, shape) for c in claimed]).ravel()[mask]
+    goal[np.abs(goal) < 1e-11 * np.abs(goal).max(initial=0)] = 0  # rounding of a least squares solution
+    if not len(goal) or not np.isfinite(goal).all() or not np.abs(goal).max():
+        return
     with np.errstate(all="ignore"):
-        marks, keys = left @ probe, right @ probe
-        order = np.argsort(keys)
-        keys = keys[order]
-        width = 2 * tolerance * size * np.abs(probe).sum()
-        for sign in (1, -1):
-            low = np.searchsorted(keys, sign * marks - width)
-            high = np.searchsorted(keys, sign * marks + width)
-            for i in np.flatnonzero(high > low):
-                if size[i] > 0 and np.isfinite(size[i]):
-                    rows = order[low[i] : high[i]]
-                    good = np.abs(left[i] - sign * right[rows]).max(axis=1) <= tolerance * size[i]
-                    yield from ((int(i), int(j), sign) for j in rows[good])
+        ratio = goal / have
+        ratio[(goal == 0) & (have == 0)] = np.nan  # says nothing there
+    if (scale := _number(ratio)):
+        yield (f"-({text})", "sign", "") if scale == "-1" else (f"{scale} * ({text})", "scale", scale)
+    for form in (*table.products(ratio, 2), *table.pieces(ratio)):
+        yield f"{_bracket(text)} * {form}", "missing factor", form
+    for form in table.products(goal, 3):
+        yield form, "another operand", form
+    for sign, lack in (("+", goal - have), ("-", have - goal)):
+        for form in (*table.products(lack, 3), *table.matrix_products(lack), *table.sums(lack)):
+            yield f"{text} {sign} {form}", "missing term", form
+    for form in (*table.matrix_products(goal), *table.pieces(goal)):
+        yield form, "another operand", form
 
 
-class Vocabulary:
-    """Named (N, H) values of one case, their factor forms, and the (H, H) matrices.
+class _Table:
+    """The forms v, 1 - v, v (1 - v), 1 - v^2 of every recorded value that has the shape of what is looked for."""
 
-    `values` get the forms v, 1 - v, v(1 - v), 1 - v^2; `derived` values (products, parameters) stand for
-    themselves alone. Values that repeat an earlier one, or are zero, are left out.
-    """
-
-    def __init__(
-        self, values: dict[str, Array], derived: dict[str, Array], matrices: dict[str, Array], tolerance: float
-    ) -> None:
-        self.tolerance, self.matrices, self.shape = tolerance, matrices, next(iter(values.values())).shape
-        names, arrays = [""], [np.ones(self.shape)]
-        for name, v in (values | derived).items():
-            forms = [(name, v)]
-            if name in values or name.startswith("tanh"):
-                forms += [(f"1 - {name}", 1 - v), (f"{name}(1 - {name})", v * (1 - v)), (f"1 - {name}^2", 1 - v * v)]
-                forms += [(f"1 + {name}^2", 1 + v * v)]
-                forms += [(f"[{name} > 0]", (v > 0).astype(float))] * bool((v == 0).any())
-            for text, array in forms:
-                scale = np.abs(array).max()
-                if scale > 1e-12 and not any(np.abs(array - known).max() <= 1e-12 * scale for known in arrays):
-                    names.append(text)
-                    arrays.append(array)
-        plain = list((values | derived).items())
-        self.brackets = [(f"({a} {s} {b})", v + n * w) for (a, v), (b, w) in combinations(plain, 2) for s, n in SIGNS]
-        self.single_names = [(name,) if name else () for name in names]
-        self.singles = np.array(arrays).reshape(len(arrays), -1)
-        self.factors = dict(zip(names, arrays, strict=True))
-        pairs = list(combinations_with_replacement(range(len(names)), 2))
-        self.product_names = [tuple(n for n in (names[i], names[j]) if n) for i, j in pairs]
-        self.products = self.singles[[i for i, _ in pairs]] * self.singles[[j for _, j in pairs]]
-        self.divisors = np.flatnonzero(np.abs(self.products).min(axis=1) > 1e-6)
-
-    def value(self, term: Term, bases: dict[str, Array]) -> Array:
-        """The numbers of a term, (N, H)."""
-        value = bases[term.base]
-        for name in term.before:
-            value = value * self.factors[name]
-        if term.matrix:
-            value = value @ self.matrices[term.matrix]
-        for name in term.after:
-            value = value * self.factors[name]
-        return value
-
-    def ratio(self, claimed: Array, exact: Array, brackets: bool = False) -> Ratio | None:
-        """The simplest claimed * missing = sign * exact * extra, of products of two forms; with `brackets`, of single
-        forms and of sums and differences of two values: h - n, c - g."""
-        names, table = self.product_names, self.products
-        if brackets:
-            names = [*self.single_names, *((name,) for name, _ in self.brackets)]
-            table = np.concatenate((self.singles, *(v.reshape(1, -1) for _, v in self.brackets)))
-        left, right = claimed.ravel() * table, exact.ravel() * table
-        found = []
-        for i, j, sign in match(left, right, self.tolerance):
-            both = "".join(names[i] + names[j])
-            simple = (both.count("(") * brackets, len(both)) if brackets else ()
-            found.append((len(names[i]) + len(names[j]) + (sign < 0), simple, i, j, sign))
-        if not found:
-            return None
-        *_, i, j, sign = min(found)
-        return names[i], names[j], sign, residual(left[i], sign * right[j])
-
-    def readings(self, array: Array, bases: dict[str, Array]) -> list[tuple[Term, int]]:
-        """The terms that equal +-array: (array / after) matrix^-1 = base * before, both sides tabulated."""
-        found: list[tuple[Term, int]] = []
-        outer = array.ravel() / self.products[self.divisors]
-        for name, M in ({"": None} | self.matrices).items():
-            left = outer
-            if M is not None:
-                if np.linalg.cond(M) > 1e6:
-                    continue
-                left = (outer.reshape(-1, *self.shape) @ np.linalg.inv(M)).reshape(outer.shape)
-            for base_name, base in bases.items():
-                for i, j, sign in match(left, base.ravel() * self.products, self.tolerance):
-                    after, before = self.product_names[self.divisors[i]], self.product_names[j]
-                    if not set(after) & set(before) or name:
-                        term = Term(base_name, before, name, after) if name else Term(base_name, before + after)
-                        found.append((term, sign))
-        found = sorted(set(found), key=lambda r: (r[0].cost, str(r[0])))
-        return found[:MOST]
-
-    def terms(self, bases: dict[str, Array]) -> tuple[list[Term], Array]:
-        """Every base times two factors, and every base times one factor before or after one matrix."""
-        names: list[Term] = []
+    def __init__(self, shape: tuple[int, ...], mask: Array, words: Values, count: int) -> None:
+        self.shape, self.mask, self.words, self.count = shape, mask, words, count
+        self.names: list[str] = []
         rows: list[Array] = []
-        for base_name, base in bases.items():
-            names += [Term(base_name, factors) for factors in self.product_names]
-            rows.append(base.ravel() * self.products)
-            scaled = (base.ravel() * self.singles).reshape(-1, *self.shape)
-            for name, M in self.matrices.items():
-                names += [Term(base_name, factors, name) for factors in self.single_names]
-                rows.append((scaled @ M).reshape(len(scaled), -1))
-                names += [Term(base_name, (), name, factors) for factors in self.single_names[1:]]
-                rows.append((base @ M).ravel() * self.singles[1:])
-        table = np.concatenate(rows)
-        kept = np.flatnonzero(np.abs(table).max(axis=1) > 0)
-        return [names[i] for i in kept], table[kept]
+        seen: set[bytes] = set()
+        for form in FORMS:
+            for text, values in words.items():
+                if len(values) != count or any(not _fits(v.shape, shape) for v in values):
+                    continue
+                flat = np.stack([np.broadcast_to(v, shape) for v in values]).ravel()[mask]
+                flat = _formed(form, flat)
+                key = np.round(flat, 12).tobytes()
+                if key not in seen and np.isfinite(flat).all() and np.ptp(flat) > 0:
+                    seen.add(key)
+                    self.names.append(form.format(_bracket(text) if form != "{}" else text))
+                    rows.append(flat)
+        self.rows = np.array(rows).reshape(len(rows), int(mask.sum()))
 
-    def difference(
-        self, error: Array, bases: dict[str, Array], true: Collection[Term] = ()
-    ) -> tuple[Term | None, Term | None, float] | None:
-        """(put in, left out, residual): the simplest error = one term, or one term minus another.
+    def products(self, goal: Array, most: int) -> Iterator[str]:
+        """Products of at most so many forms that equal the goal, the shortest first."""
+        said = ~np.isnan(goal)
+        if not len(self.rows) or not np.isfinite(goal[said]).all() or not np.abs(goal[said]).max(initial=0) > 1e-12:
+            return
+        for n in self._equal(goal, said):
+            yield self.names[n]
+        nonzero = said & (goal != 0)
+        with np.errstate(all="ignore"):
+            logs, wanted = np.log(np.abs(self.rows[:, nonzero])), np.log(np.abs(goal[nonzero]))
+        usable = np.flatnonzero(np.isfinite(logs).all(axis=1))
+        logs = logs[usable]
+        if most >= 2 and len(usable):
+            for i, j in self._pairs(logs, wanted):
+                yield from self._named(goal, (usable[i], usable[j]))
+        if most >= 3 and 0 < len(usable) <= 120:
+            for k in range(len(usable)):
+                for i, j in self._pairs(logs[: k + 1], wanted - logs[k]):
+                    yield from self._named(goal, (usable[i], usable[j], usable[k]))
 
-        Of several, one that leaves out a term that is known to be `true` is preferred: X(1 - v) too many is then
-        told as X in the place of X v.
-        """
-        names, table = self.terms(bases)
-        flat = error.ravel()[None]
-        found: list[tuple[float, int, int, int]] = []
-        for _, j, sign in match(flat, table, self.tolerance):
-            found.append((names[j].cost - 10 * (sign < 0 and names[j] in true), j, -1, sign))
-        for i, j, sign in match(table - flat, table, self.tolerance):
-            if sign > 0 and i != j and (not found or names[j] in true):
-                cost = names[i].difference(names[j]) + 0.1 * (names[i].cost + names[j].cost)
-                found.append((cost - 10 * (names[j] in true), i, j, 1))
-        if not found:
-            return None
-        _, i, j, sign = min(found)
-        if j >= 0:
-            return names[i], names[j], residual(flat[0], table[i] - table[j])
-        off = residual(flat[0], sign * table[i])
-        return (names[i], None, off) if sign > 0 else (None, names[i], off)
+    def sums(self, goal: Array) -> Iterator[str]:
+        """Two products of two values each that add up to the goal."""
+        plain = [n for n, name in enumerate(self.names) if not set(name) & set("(*+-@")][:60]
+        if len(plain) < 2 or not np.abs(goal).max() > 1e-12:
+            return
+        pairs = list(combinations(plain, 2))
+        table = np.array([self.rows[i] * self.rows[j] for i, j in pairs]).reshape(len(pairs), -1)
+        order = np.argsort(table[:, 0])
+        rest, near = goal[0] - table[:, 0], 1e-8 * np.abs(table[:, 0]).max(initial=0)
+        low = np.searchsorted(table[order, 0], rest - near)
+        high = np.searchsorted(table[order, 0], rest + near)
+        for n in np.flatnonzero(high > low):
+            for m in order[low[n] : high[n]]:
+                if n < m and np.abs(table[n] + table[m] - goal).max() <= CLOSE * np.abs(goal).max():
+                    yield " + ".join(" * ".join(self.names[i] for i in pairs[k]) for k in (n, m))
+
+    def _pairs(self, logs: Array, wanted: Array) -> Iterator[tuple[int, int]]:
+        """i <= j whose logarithms add up: looked up by their first number, then compared in all."""
+        order = np.argsort(logs[:, 0])
+        column = logs[order, 0]
+        rest = wanted[0] - logs[:, 0]
+        low, high = np.searchsorted(column, rest - 1e-5), np.searchsorted(column, rest + 1e-5)
+        for i in np.flatnonzero(high > low):
+            for j in order[low[i] : high[i]]:
+                if i <= j and np.abs(logs[i] + logs[j] - wanted).max() < 1e-5:
+                    yield int(i), int(j)
+
+    def _named(self, goal: Array, rows: tuple[int, ...]) -> Iterator[str]:
+        said = ~np.isnan(goal)
+        product = np.prod(self.rows[list(rows)], axis=0)
+        if np.abs(product - goal)[said].max() <= CLOSE * np.abs(goal[said]).max():
+            yield " * ".join(self.names[n] for n in sorted(rows))
+
+    def _equal(self, goal: Array, said: Array) -> Iterator[int]:
+        size = np.abs(goal[said]).max()
+        fits = np.abs(self.rows[:, said] - goal[said]).max(axis=1) <= CLOSE * size
+        yield from (int(n) for n in np.flatnonzero(fits))
+
+    def pieces(self, goal: Array) -> Iterator[str]:
+        """Two numbers, one on each side of a condition: the slope of a function that is linear in pieces."""
+        said = np.isfinite(goal)
+        for text, values in self.words.items() if said.any() else ():
+            if len(values) == self.count and all(_fits(v.shape, self.shape) for v in values):
+                v = np.stack([np.broadcast_to(a, self.shape) for a in values]).ravel()[self.mask]
+                for form, inside in ((f"{text} > 0", v > 0), (f"({text} > 0) & ({text} < 1)", (v > 0) & (v < 1))):
+                    sides = [goal[said & inside], goal[said & ~inside]]
+                    if all(len(s) > 1 and np.ptp(s) < 1e-6 for s in sides) and abs(sides[0][0] - sides[1][0]) > 1e-6:
+                        yield f"np.where({form}, {sides[0][0]:.6g}, {sides[1][0]:.6g})"
+
+    def matrix_products(self, goal: Array) -> Iterator[str]:
+        """A @ B, A @ B.T and A.T @ B of recorded matrices, alone or times one form, that equal the goal."""
+        if len(self.shape) != 2 or not np.abs(goal).max() > 1e-12:
+            return
+        sides: list[tuple[str, Array]] = []
+        seen: set[bytes] = set()
+        for name, v in self.words.items():
+            if len(v) == self.count and all(a.ndim == 2 and a.shape == v[0].shape for a in v):
+                stack = np.stack(v)
+                if stack.tobytes() not in seen:
+                    seen.add(stack.tobytes())
+                    sides += [(_bracket(name), stack), (f"{_bracket(name)}.T", stack.mT)]
+        with np.errstate(all="ignore"):
+            wanted = np.concatenate([goal[None], goal / self.rows])
+        for a, left in sides:
+            for b, right in sides:
+                if (left.shape[1], right.shape[2]) == self.shape and left.shape[2] == right.shape[1]:
+                    made = (left @ right).ravel()[self.mask]
+                    size = np.abs(made).max()
+                    with np.errstate(invalid="ignore"):
+                        near = np.flatnonzero(np.abs(wanted[:, 0] - made[0]) <= CLOSE * size) if size > 0 else ()
+                        fits = [n for n in near if np.abs(wanted[n] - made).max() <= CLOSE * size]
+                    for n in fits:
+                        yield f"{a} @ {b}" if n == 0 else f"({a} @ {b}) * {self.names[n - 1]}"
 
 
-def residual(claimed: Array, hypothesis: Array) -> float:
-    """max|claimed - hypothesis| / max|claimed|."""
-    return float(np.abs(claimed - hypothesis).max() / max(np.abs(claimed).max(), np.finfo(float).tiny))
+def _formed(form: str, v: Array) -> Array:
+    index = FORMS.index(form)
+    return (v, 1 - v, v * (1 - v), 1 - v**2, (v > 0).astype(float))[index]
 
 
-def closest_readings(claimed: list[tuple[Term, int]], exact: list[tuple[Term, int]]) -> tuple[Term, Term, int] | None:
-    """The pair of readings (claimed, exact, relative sign) that differ least."""
-    pairs = [
-        (c.difference(e) + 0.1 * (c.cost + e.cost) + (s != r), str(c), str(e), c, e, s * r)
-        for (c, s), (e, r) in product(claimed, exact)
-    ]
-    return min(pairs, key=lambda pair: pair[:3])[3:] if pairs else None
+def _number(ratio: Array) -> str:
+    """A constant ratio as a short number: -1, 2, 1/3; "" where it is none."""
+    ratio = ratio[~np.isnan(ratio)]
+    value = float(np.median(ratio)) if len(ratio) else 1.0
+    if not np.isfinite(ratio).all() or abs(value - 1) < 1e-6 or np.abs(ratio - value).max() > 1e-6 * abs(value):
+        return ""
+    for bottom in range(1, 13):
+        top = value * bottom
+        if abs(top - round(top)) < 1e-6 * abs(top) and 0 < abs(round(top)) <= 60:
+            return f"{round(top)}" if bottom == 1 else f"{round(top)} / {bottom}"
+    return f"{value:.6g}"
 
 
-def transposed(matrix: str) -> str:
-    return matrix.removesuffix("^T") if matrix.endswith("^T") else f"{matrix}^T"
+def _root(node: ast.expr) -> str:
+    """The name of the array that is indexed: hs of hs[1:][t - 1]."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    return ast.unparse(node)
 
 
-def subsets(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
-    """All but the empty one, small ones first."""
-    items = list(items)
-    return chain.from_iterable(combinations(items, n) for n in range(1, len(items) + 1))
+def _pure(node: ast.expr) -> bool:
+    """Arithmetic and functions of NumPy alone, of moderate length: it can be evaluated once more."""
+    calls = [n.func for n in ast.walk(node) if isinstance(n, ast.Call)]
+    known = all(isinstance(f, ast.Attribute) and isinstance(f.value, ast.Name) and f.value.id == "np" for f in calls)
+    return known and sum(1 for _ in ast.walk(node)) <= 24 and not any(isinstance(n, ast.keyword) for n in ast.walk(node))
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, wanted) == wanted
+    except ValueError:
+        return False
+
+
+def _bracket(text: str) -> str:
+    node = ast.parse(text, mode="eval").body
+    plain = isinstance(node, ast.Name | ast.Subscript | ast.Attribute | ast.Constant | ast.Call)
+    product = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
+    return text if plain or product else f"({text})"

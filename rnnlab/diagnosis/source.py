@@ -1,0 +1,159 @@
+"""The learner's functions as trees: which of them run, how they read, and how one runs in another wording."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import copy
+import gc
+import inspect
+import linecache
+import sys
+import sysconfig
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+from typing import Any
+
+NOT_THE_LEARNERS = (
+    str(Path(__file__).parents[1]),
+    *(sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib")),
+)
+
+
+@dataclass
+class Source:
+    """One function whose source can be read.
+
+    function   the function object itself; `running` gives it another code for a while
+    tree       its definition, with the line numbers of its file
+    statements every simple statement and every head of a loop or branch, in the order of the text
+    """
+
+    function: FunctionType
+    tree: ast.FunctionDef
+    statements: list[ast.stmt] = field(default_factory=list)
+    places: dict[int, tuple[ast.AST, str, int | None]] = field(default_factory=dict)  # a memory of `edits.slots`
+
+    @property
+    def name(self) -> str:
+        return self.function.__qualname__.rpartition("<locals>.")[2]
+
+    def text(self, statement: ast.stmt) -> str:
+        """The line of a statement, as the learner wrote it; of a loop or branch its head."""
+        return one_line(statement, linecache.getline(self.function.__code__.co_filename, statement.lineno))
+
+    def compiled(self, tree: ast.FunctionDef) -> CodeType:
+        """The code of the function with another definition, which fits the same function object."""
+        free = self.function.__code__.co_freevars
+        body = copy.copy(tree)
+        body.decorator_list = []
+        module = ast.parse(f"def outer({', '.join(free)}):\n    pass")
+        (outer,) = module.body
+        assert isinstance(outer, ast.FunctionDef)
+        if free:  # a name that an edit no longer uses must stay a free variable
+            body.body = [*ast.parse("if 0:\n    " + ", ".join(free)).body, *body.body]
+        outer.body = [body]
+        code = compile(module, self.function.__code__.co_filename, "exec")
+        for _ in range(2):
+            code = next(c for c in code.co_consts if inspect.iscode(c))
+        return code
+
+
+def one_line(statement: ast.stmt, written: str = "") -> str:
+    """A statement on one line; its own wording where it was written on one line."""
+    head = copy.copy(statement)
+    for part in ("body", "orelse"):
+        if getattr(head, part, None):
+            setattr(head, part, [])
+    if hasattr(head, "body"):
+        head.body = [ast.Expr(ast.Constant(...))]
+    text = ast.unparse(ast.fix_missing_locations(head)).removesuffix("...").strip()
+    with contextlib.suppress(SyntaxError, ValueError):
+        stripped = written.strip()
+        parsed = ast.parse(stripped + (" ..." if hasattr(head, "body") else "")).body
+        if len(parsed) == 1 and ast.dump(parsed[0]) == ast.dump(ast.parse(ast.unparse(head)).body[0]):
+            return stripped
+    return text
+
+
+def learners(codes: set[CodeType]) -> set[CodeType]:
+    """Those outside the library and the installed packages whose text can be read."""
+    return {c for c in codes if not c.co_filename.startswith(NOT_THE_LEARNERS) and _readable(c)}
+
+
+def executed(run: Callable[[], Any]) -> tuple[Any, set[CodeType]]:
+    """What `run()` returns or raises, and the learner's codes that it ran."""
+    codes: set[CodeType] = set()
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            codes.add(frame.f_code)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        result = run()
+    except Exception as error:  # a learner's code may raise anything
+        result = error
+    finally:
+        sys.setprofile(before if callable(before) else None)
+    return result, learners(codes)
+
+
+def _readable(code: CodeType) -> bool:
+    return bool(linecache.getlines(code.co_filename)) and not code.co_name.startswith("<module")
+
+
+def sources(codes: set[CodeType]) -> list[Source]:
+    """The functions of these codes, those that stand inside another one with it."""
+    found: dict[tuple[str, int], Source] = {}
+    functions = [f for f in gc.get_referrers(*codes) if isinstance(f, FunctionType) and f.__code__ in codes]
+    for function in functions:
+        with contextlib.suppress(OSError, TypeError, SyntaxError, IndentationError):
+            lines, first = inspect.getsourcelines(function.__code__)
+            tree = _definition(ast.parse(textwrap.dedent("".join(lines))), function)
+            ast.increment_lineno(tree, first - 1)
+            source = Source(function, tree)
+            source.statements = [s for s in ast.walk(tree) if isinstance(s, ast.stmt) and s is not tree]
+            source.statements.sort(key=lambda s: (s.lineno, s.col_offset))
+            found[function.__code__.co_filename, function.__code__.co_firstlineno] = source
+    spans = [(s.function.__code__.co_filename, s.tree.lineno, s.tree.end_lineno or 0) for s in found.values()]
+    inner = {
+        key
+        for key, s in found.items()
+        for file, start, end in spans
+        if file == key[0] and start < s.tree.lineno and (s.tree.end_lineno or 0) <= end
+    }
+    return sorted((s for key, s in found.items() if key not in inner), key=lambda s: s.tree.lineno)
+
+
+def _definition(module: ast.Module, function: FunctionType) -> ast.FunctionDef:
+    """The definition in the text; a lambda becomes a function with one `return`."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef) and node.name == function.__name__:
+            return node
+    (node,) = (n for n in ast.walk(module) if isinstance(n, ast.Lambda))
+    answer = ast.copy_location(ast.Return(node.body), node.body)
+    made = ast.FunctionDef(name="<lambda>", args=node.args, body=[answer], decorator_list=[], returns=None)
+    made.type_params = []
+    made.name = "lambda_"
+    return ast.copy_location(made, node)
+
+
+@contextlib.contextmanager
+def running(codes: Sequence[tuple[Source, CodeType]], names: dict[str, Any] | None = None) -> Iterator[None]:
+    """These functions run with other code, and with these names beside their globals, for a while."""
+    before = [(s.function, s.function.__code__) for s, _ in codes]
+    try:
+        for source, code in codes:
+            source.function.__code__ = code
+            source.function.__globals__.update(names or {})
+        yield
+    finally:
+        for function, code in before:
+            function.__code__ = code
+            for name in names or ():
+                function.__globals__.pop(name, None)
