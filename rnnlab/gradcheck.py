@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -194,7 +195,7 @@ def _case(target: Any, arguments: Sequence[Any], T: int, B: int, rng: np.random.
         case = model_case(target.astype(np.float64), arguments[0], rng)
         case.target = repr(target)
         return case
-    if not callable(target) or isinstance(target, type):
+    if not inspect.isroutine(target) or not hasattr(inspect.unwrap(target), "__code__"):
         raise TypeError(f"target: expected a Cell, a SequenceModel or a function, got {describe(target)}")
     if len(arguments) == 2 and callable(arguments[0]) and isinstance(arguments[1], tuple | list):
         return pair_case(target, arguments[0], arguments[1], rng)

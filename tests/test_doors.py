@@ -121,7 +121,7 @@ def doors() -> Doors:
             "GradientNormLogger.save": (logger().save, {"path": "norms.npz"}),
             "GradientNormLogger.load": (rl.GradientNormLogger.load, {"path": "norms.npz", "on_alarm": None}),
             "check_gradients": (rl.check_gradients, {"target": CELL}),
-            "diagnose": (rl.diagnose, {"cell": CELL, "rng": 0, "T": 3, "B": 2}),
+            "diagnose": (rl.diagnose, {"target": CELL, "rng": 0, "T": 3, "B": 2}),
             "tasks.adding": (rl.tasks.adding, {"T": 10, "batch_size": 4, "seed": 0}),
             "tasks.movie": (rl.tasks.movie, {"T": 10, "batch_size": 4, "seed": 0}),
             "tasks.temporal_order": (rl.tasks.temporal_order, {"T": 10, "batch_size": 4, "seed": 0}),

@@ -8,6 +8,7 @@ line, `search` runs them, and `words` says in a sentence what the change was.
 from __future__ import annotations
 
 import ast
+import inspect
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -96,7 +97,7 @@ def diagnose(
         if len(arguments) != 1 or not isinstance(arguments[0], Batch):
             raise TypeError(f"batch: expected a Batch after the model, got {describe(arguments)}.")
         return _of_model(target, arguments[0], rng)
-    if not callable(target) or isinstance(target, type):
+    if not inspect.isroutine(target) or not hasattr(inspect.unwrap(target), "__code__"):
         raise TypeError(f"target: expected a Cell, a SequenceModel or a function, got {describe(target)}.")
     if len(arguments) == 2 and callable(arguments[0]) and isinstance(arguments[1], tuple | list):
         return _of_case(lambda: pair_case(target, arguments[0], arguments[1], rng), _name(target), rng)

@@ -153,6 +153,36 @@ def renamed_calls(source: Source, statement: ast.stmt) -> Iterator[Edit]:
                     yield Edit(source, statement, *where[id(head)], tree, "another operand", f"{new}|{old}")
 
 
+def forward_edits(source: Source, statement: ast.stmt, words: Iterable[str]) -> Iterator[Edit]:
+    """For a forward pass: another activation or one more, a term or a factor of recorded values."""
+    where, words = slots(source), list(words)
+    activations = ["np.tanh", *(f for f in ("sigmoid", "relu") if f in source.function.__globals__)]
+    activations = [a if "." in a or a in source.function.__globals__ else f"rl.ops.{a}" for a in activations]
+    if "rl" in source.function.__globals__:
+        activations += ["rl.ops.sigmoid"]
+    matrices = [f"{a} @ {b}" for a in words for b in words if b.startswith("self.")]
+    kinds = (ast.Name, ast.Subscript, ast.BinOp, ast.Call)
+    nodes = [n for head in _heads(statement) for n in ast.walk(head) if isinstance(n, kinds) and _is_value(n, where)]
+    for node in nodes:
+        inner = node.args[0] if isinstance(node, ast.Call) and len(node.args) == 1 else node
+        for name in activations:
+            text = f"{name}|{ast.unparse(node)}"
+            new = ast.Call(ast.parse(name, mode="eval").body, [inner], [])
+            yield Edit(source, statement, *where[id(node)], new, "activation", text)
+    for node in nodes:
+        for term in (*matrices, *words):
+            new = ast.BinOp(node, ast.Add(), ast.parse(term, mode="eval").body)
+            yield Edit(source, statement, *where[id(node)], new, "missing term", term)
+
+
+def is_unpacking(statement: ast.stmt) -> bool:
+    """Whether a statement only gives names to what is there."""
+    kinds = (ast.Tuple, ast.Name, ast.expr_context, ast.Subscript, ast.Constant, ast.Attribute)
+    if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Tuple):
+        return False
+    return all(isinstance(n, kinds) for n in ast.walk(statement.value))
+
+
 def updates(source: Source, loop: ast.For) -> Iterator[Edit]:
     """An update that is missing at the end of a loop: `carried = new`, first of names that the loop only reads."""
     stored = {n.id for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}

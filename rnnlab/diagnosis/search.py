@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rnnlab.case import LOSS, Arrays, Case, derivative
-from rnnlab.diagnosis.edits import Edit, copies, expression_edits, factor_edits, renamed_calls, returned_exchanges, slots, statement_edits, updates
+from rnnlab.diagnosis.edits import Edit, copies, expression_edits, factor_edits, forward_edits, is_unpacking, renamed_calls, returned_exchanges, slots, statement_edits, updates
 from rnnlab.diagnosis.locate import SAME, Target, directions, pushed_down, suspects, targets
 from rnnlab.diagnosis.probe import PROBE, Place, Probe, instrumented, places
 from rnnlab.diagnosis.source import Source, running
@@ -226,7 +226,7 @@ class Search:
         self.reached = suspects(self.run, self.functions, self.claimed, self.wrong(self.claimed))
         moves = [d for place in self.reached if (d := directions(self.run, place, self.claimed)) is not None]
         aims = [aim for d in moves for aim in targets(self.run, [d], self.claimed, self.goal.exact)]
-        aims.sort(key=lambda aim: not aim.sure)
+        aims.sort(key=lambda aim: (is_unpacking(aim.place.statement), not aim.sure))
         self.located = next((aim for aim in aims if aim.sure and not isinstance(aim.place.node, ast.Name)), None)
         found = self.tried(edit for aim in aims for edit in self._fitting(aim.place, aim.spaces, aim.fits))
         found = found or self.tried(self._read([aim for aim in aims if aim.sure]))
@@ -304,7 +304,7 @@ class Search:
 
     def _where_it_may_be(self) -> Repair | None:
         """The lines that reach everything that is wrong, where the numbers do not say what they should have been."""
-        nearest = sorted(self.reached, key=lambda p: (p.disturbs, _is_buffer(p)))
+        nearest = sorted(self.reached, key=lambda p: (is_unpacking(p.statement), p.disturbs, _is_buffer(p)))
         lines = {id(p.statement): p for p in reversed(nearest)}
         lines = dict(reversed(lines.items()))
         found = self.tried(edit for place in nearest for edit in self._shares(place))
@@ -312,6 +312,23 @@ class Search:
         if found or self.located is not None:
             return found
         return self.tried((e for p in lines.values() for e in self._reworded(p)), 600)
+
+    def forward(self) -> Repair | None:
+        """What a forward pass lacks: an activation, a term."""
+
+        def edits() -> Iterator[Edit]:
+            for source, statement in self._pairs():
+                if isinstance(value := getattr(statement, "value", None), ast.expr):
+                    code, probe = instrumented(source, list(_first_values(value)), local_names=True), Probe()
+                    self.run([code], {PROBE: probe})
+                    if spaces := next((s for s in probe.spaces.values() if s), None):
+                        words = _plain(w for w, v in vocabulary(source, spaces[:1]).items() if "b" != w[-1:])
+                        yield from forward_edits(source, statement, words)
+
+        self.runs = 0
+        first, second = itertools.tee(edits())
+        found = self.tried((e for e in first if e.kind == "activation"), MOST_RUNS)
+        return found or self.tried((e for e in second if e.kind != "activation"), MOST_RUNS)
 
     def anywhere(self) -> Repair | None:
         """Every other line."""
@@ -339,6 +356,7 @@ class Search:
                     size = sum(1 for _ in ast.walk(new)) + 8 * len(foreign)
                     if kind in ("sign", "scale", "missing factor", "missing term"):  # what is there stays
                         size -= sum(1 for _ in ast.walk(node))
+                    size += 30 * is_unpacking(statement)
                     found.append((size, len(found), Edit(source, statement, *where[id(node)], new, kind, term)))
         yield from (edit for *_, edit in sorted(found, key=lambda row: row[:2]))
 

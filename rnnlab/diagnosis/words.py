@@ -48,8 +48,13 @@ def sentence(edit: Edit) -> str:
         return f"{' and '.join(term.split('|'))} are exchanged."
     if kind == "option":
         return "The sum or mean is taken over the wrong axis, or does not belong here."
-    if kind == "operator":
+    if kind == "operator" and not isinstance(edit.new, ast.UnaryOp):
         return f"The operation in `{term}` is another one."
+    if kind == "activation":
+        name, text = term.split("|")
+        return f"The activation is another one: {name} belongs to `{text}`."
+    if kind == "operator" and isinstance(edit.new, ast.UnaryOp):
+        return "The sign is wrong."
     if kind == "left out":
         return _left_out(edit)
     new = ast.unparse(edit.new) if isinstance(edit.new, ast.AST) else term
@@ -65,6 +70,8 @@ def sentence(edit: Edit) -> str:
 def _left_out(edit: Edit) -> str:
     """What the edit took away was too much."""
     old, new = edit.old, ast.unparse(edit.new)
+    if isinstance(old, ast.BinOp) and isinstance(old.right, ast.Constant) and isinstance(old.op, ast.Add | ast.Sub):
+        return f"The index is wrong: `{ast.unparse(old)}` is a neighbouring step or entry, and `{new}` is meant."
     if isinstance(old, ast.BinOp):
         gone = ast.unparse(old.right if ast.dump(old.left) == ast.dump(edit.new) else old.left)
         name = "factor" if isinstance(old.op, ast.Mult | ast.Div | ast.MatMult) else "term"
