@@ -69,7 +69,8 @@ def derivative(loss: Callable[[Array], Any], at: Array, direction: Array, method
     found: list[float] = []
     for h in CENTRAL_STEPS:
         near, far = (
-            float(np.real(loss(np.asarray(at + k * h * direction))) - np.real(loss(np.asarray(at - k * h * direction)))) / (2 * k * h)
+            float(np.real(loss(np.asarray(at + k * h * direction))) - np.real(loss(np.asarray(at - k * h * direction))))
+            / (2 * k * h)
             for k in (1, 2)
         )
         found.append((4 * near - far) / 3)
@@ -230,7 +231,7 @@ def model_case(model: SequenceModel, batch: Batch, rng: np.random.Generator) -> 
             claims["x"] = result.cell_grads[0].x
         return claims | {name: g.states[0] for name, g in zip(states, result.cell_grads, strict=True)}
 
-    blocks = {}
+    blocks: dict[str, tuple[str, ...]] = {}
     for n, cell in enumerate(model.cells):
         K = len(cell.gate_names)
         blocks |= {f"cells.{n}.{key}": cell.gate_names for key, p in cell.params.items() if p.ndim == 3 and len(p) == K}

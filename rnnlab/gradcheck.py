@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from rnnlab.case import CENTRAL, COMPLEX, LOSS, Case, best_method, cell_case, derivative, loss_case, model_case, pair_case
+from rnnlab.case import (
+    CENTRAL,
+    COMPLEX,
+    LOSS,
+    Case,
+    best_method,
+    cell_case,
+    derivative,
+    loss_case,
+    model_case,
+    pair_case,
+)
 from rnnlab.cells.base import Cell
 from rnnlab.model import Batch, SequenceModel
 from rnnlab.ops import Array
@@ -183,7 +194,9 @@ def check_gradients(
 def _case(target: Any, arguments: Sequence[Any], T: int, B: int, rng: np.random.Generator) -> Case:
     if isinstance(target, Cell):
         if arguments:
-            raise TypeError(f"batch: expected None for a cell, which has a case of its own, got {describe(arguments[0])}")
+            raise TypeError(
+                f"batch: expected None for a cell, which has a case of its own, got {describe(arguments[0])}"
+            )
         T, B = positive_int("T", T), positive_int("B", B)
         with _said_plainly():
             case = cell_case(target.astype(np.float64), T, B, rng)
@@ -191,7 +204,9 @@ def _case(target: Any, arguments: Sequence[Any], T: int, B: int, rng: np.random.
         return case
     if isinstance(target, SequenceModel):
         if len(arguments) != 1 or not isinstance(arguments[0], Batch):
-            raise TypeError(f"batch: expected a Batch to check a model on, got {describe(arguments[0] if arguments else None)}")
+            raise TypeError(
+                f"batch: expected a Batch to check a model on, got {describe(arguments[0] if arguments else None)}"
+            )
         case = model_case(target.astype(np.float64), arguments[0], rng)
         case.target = repr(target)
         return case
@@ -209,7 +224,9 @@ def _said_plainly() -> Iterator[None]:
         yield
     except ValueError as error:
         if "read-only" in str(error):
-            told = f"{error}: the step changes an array that it was given. Make a new one: d = d + x in place of d += x."
+            told = (
+                f"{error}: the step changes an array that it was given. Make a new one: d = d + x in place of d += x."
+            )
             raise ValueError(told).with_traceback(error.__traceback__) from error
         raise
     except TypeError as error:

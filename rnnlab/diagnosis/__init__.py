@@ -11,6 +11,8 @@ import ast
 import inspect
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -170,7 +172,9 @@ def _compared(case: Case, title: str, result: Any, codes: set[Any], rng: np.rand
         if isinstance(again, Exception):
             return Diagnosis(title, (_raised("a second call of the backward pass", again),))
         if any(not np.array_equal(claims[name], again[name], equal_nan=True) for name in claims):
-            what = "A second call of the backward pass gives another answer: what it keeps from call to call is not cleared."
+            what = (
+                "A second call of the backward pass gives another answer: what it keeps between calls is not cleared."
+            )
             return Diagnosis(title, (Finding("state left over", what, outputs=tuple(claims)),))
     names = list(case.inputs) if raised else [name for name in claims if name in case.inputs]
     wrong = names if raised else [n for n in names if not _agrees(case, n, claims[n], method, rng)]
@@ -182,7 +186,7 @@ def _compared(case: Case, title: str, result: Any, codes: set[Any], rng: np.rand
         return Diagnosis(title, (), tuple(notes))
     exact = {n: g for n, g in claims.items() if n not in wrong} if scale == 1 else dict(claims)
     if scale == 1:
-        exact |= {n: gradient(lambda v, n=n: case.loss(n, v), case.inputs[n], method) for n in wrong}
+        exact |= {n: gradient(partial(case.loss, n), case.inputs[n], method) for n in wrong}
     findings = _mistakes(case, exact, codes, method, scale, raised, rng)
     if scale != 1 and not case.blocks:  # functions whose gradients are small where they are used
         notes += [f"{f.where}: for gradients {LARGE:g} times as large: {f.what}" for f in findings]
@@ -207,8 +211,8 @@ def _mistakes(
     forward = sources(executed(case.record)[1]) if scale == 1 and located is None else []
     if repair := forward_repair(case, forward, method, wrong):
         found = _finding(repair, wrong)
-        what = f"The forward and the backward pass do not belong together. They would, if this line were another: {found.what}"
-        return [Finding(found.kind, what, found.function, found.line, found.text, found.repair, found.outputs)]
+        what = "The forward and the backward pass do not belong together. They would, if this line were another"
+        return [replace(found, what=f"{what}: {found.what}")]
     repairs, right = _several(case, codes, method, search, scale, rng)
     if right:
         return [_finding(repair, wrong) for repair in repairs]
@@ -217,19 +221,22 @@ def _mistakes(
     return [_unexplained(search, located, wrong)]
 
 
-def _several(case: Case, codes: set[Any], method: str, search: Search, scale: float, rng: Any) -> tuple[list[Repair], bool]:
+def _several(
+    case: Case, codes: set[Any], method: str, search: Search, scale: float, rng: Any
+) -> tuple[list[Repair], bool]:
     """Several mistakes: first over one time step, where each stands alone, then over all."""
     found: list[Repair] = []
     functions = sources(codes)
     longer = Search(case, search.exact, functions, search.fresh, scale)
-    if isinstance(case.remake, Callable) and case.steps > 1:  # type: ignore[arg-type]
-        short = case.remake(rng, True)
+    remake = case.remake
+    if remake is not None and case.steps > 1:
+        short = remake(rng, True)
         try:
             claims = short.claims()
         except Exception:  # an index may be out of range there
             claims = {}
-        exact = {n: gradient(lambda v, n=n: short.loss(n, v), short.inputs[n], method) for n in claims}
-        shorter = Search(short, exact or search.exact, functions, Fresh(short.remake(rng, True), method, rng), 1.0)  # type: ignore[misc]
+        exact = {n: gradient(partial(short.loss, n), short.inputs[n], method) for n in claims}
+        shorter = Search(short, exact or search.exact, functions, Fresh(remake(rng, True), method, rng), 1.0)
         if claims and shorter.wrong(shorter.goal.vector(claims)).any():
             found, right = all_repairs(shorter, MOST_MISTAKES)
             longer.current = shorter.current
@@ -254,9 +261,9 @@ def _unexplained(search: Search, located: Any, wrong: list[str]) -> Finding:
     if located is None:
         zero = [name for name in wrong if not np.any(search.claims.get(name, 1.0))]
         if zero:
-            what = f"{listing(zero)} {'is' if len(zero) == 1 else 'are'} all zeros: is it never written to, or a line lost?"
+            what = f"All zeros: {listing(zero)}. Is the gradient never written, or is a line lost?"
             return Finding("never written", what, outputs=tuple(zero))
-        what = f"{listing(wrong)} {'is' if len(wrong) == 1 else 'are'} wrong, and no change of a single line was found that mends it."
+        what = f"Wrong: {listing(wrong)}. No change of a single line was found that mends this."
         return Finding("unexplained", what, outputs=tuple(wrong))
     place = located.place
     worst = [np.abs(e - c).max() for e, c in zip(located.exact, located.claimed, strict=True)]
@@ -266,9 +273,11 @@ def _unexplained(search: Search, located: Any, wrong: list[str]) -> Finding:
         f"`{ast.unparse(place.node)}` {list(map(int, index))} is {located.claimed[k][index]:.6g} and should be "
         f"{located.exact[k][index]:.6g}"
     )
-    what = f"The value of `{ast.unparse(place.node)}` is wrong; with another value every gradient is right. No small edit was found."
+    what = f"The value of `{ast.unparse(place.node)}` is wrong, and no small edit was found that mends it."
     if _mixes(located):
-        what += " The right value mixes the units of a row (a mean or a norm in the forward pass?), and this one does not."
+        what += (
+            " The right value mixes the units of a row (a mean or a norm in the forward pass?), and this one does not."
+        )
     text, line = place.source.text(place.statement), place.statement.lineno
     return Finding("unexplained", what, place.source.name, line, text, None, tuple(wrong), numbers)
 
@@ -283,7 +292,9 @@ def _mixes(located: Any) -> bool:
 
 def _single_precision(search: Search, names: list[str]) -> Finding:
     place = search.single()
-    what = "A value of single precision (float32) stands in the backward pass: its error is that of float32, about 1e-7."
+    what = (
+        "A value of single precision (float32) stands in the backward pass: its error is that of float32, about 1e-7."
+    )
     if place is None:
         return Finding("float32", what, outputs=tuple(names))
     text, line = place.source.text(place.statement), place.statement.lineno

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 
@@ -56,10 +57,8 @@ def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Ge
 
     try:
         with np.errstate(all="ignore"):
-            case, exact = pair(rng, 1)
-            long, long_exact = pair(rng, max(T, 2))
-            for case, exact in ((case, exact), (long, long_exact)):
-                values, codes = executed(lambda case=case: case.back(None, 1.0))  # type: ignore[misc]
+            for case, exact in (pair(rng, 1), pair(rng, max(T, 2))):
+                values, codes = executed(partial(case.back, None, 1.0))
                 if isinstance(values, Exception):
                     raise values
                 search = Search(case, exact, sources(codes), _Same(*pair(rng, T + 1)))  # type: ignore[arg-type]

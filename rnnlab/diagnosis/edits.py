@@ -124,9 +124,12 @@ def statement_edits(source: Source, statement: ast.stmt) -> Iterator[Edit]:
             yield edit(ast.AugAssign(statement.target, other, statement.value), "sign")
     if isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr):
         yield edit(ast.Pass(), "line to remove")
-    if isinstance(statement, ast.For | ast.If) and not statement.orelse:
-        if all(isinstance(s, ast.Assign | ast.AugAssign | ast.Expr) for s in statement.body):
-            yield edit(ast.Pass(), "line to remove")
+    if (
+        isinstance(statement, ast.For | ast.If)
+        and not statement.orelse
+        and all(isinstance(s, ast.Assign | ast.AugAssign | ast.Expr) for s in statement.body)
+    ):
+        yield edit(ast.Pass(), "line to remove")
     if isinstance(statement, ast.If):
         yield edit(list(statement.body), "branch")
 
@@ -141,9 +144,14 @@ def copies(source: Source) -> Iterator[Edit]:
 
 
 def renamed_calls(source: Source, statement: ast.stmt) -> Iterator[Edit]:
-    """Another function of the same module in the place of one that the statement calls."""
+    """Another function in the place of one that the statement calls: one that is called nearby, or of `rnnlab.ops`.
+
+    No other function of the learner's is ever called, for it may do anything.
+    """
     where, space = slots(source), source.function.__globals__
-    functions = [name for name, f in space.items() if inspect.isfunction(f) and not name.startswith("_")]
+    near = {n.func.id for n in ast.walk(source.tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    ours = {name for name, f in space.items() if getattr(f, "__module__", "") == "rnnlab.ops" and inspect.isfunction(f)}
+    functions = sorted((near & {name for name, f in space.items() if inspect.isfunction(f)}) | ours)
     for head in _heads(statement):
         called = {n.func.id for n in ast.walk(head) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
         for old in sorted(called & set(functions)) if id(head) in where else ():
@@ -167,8 +175,8 @@ def forward_edits(source: Source, statement: ast.stmt, words: Iterable[str]) -> 
         inner = node.args[0] if isinstance(node, ast.Call) and len(node.args) == 1 else node
         for name in activations:
             text = f"{name}|{ast.unparse(node)}"
-            new = ast.Call(ast.parse(name, mode="eval").body, [inner], [])
-            yield Edit(source, statement, *where[id(node)], new, "activation", text)
+            call = ast.Call(ast.parse(name, mode="eval").body, [inner], [])
+            yield Edit(source, statement, *where[id(node)], call, "activation", text)
     for node in nodes:
         for term in (*matrices, *words):
             new = ast.BinOp(node, ast.Add(), ast.parse(term, mode="eval").body)
@@ -286,8 +294,9 @@ def factor_edits(source: Source, statement: ast.stmt, forms: Iterable[str]) -> I
     where, forms = slots(source), list(forms)
     for head in _heads(statement):
         for node in ast.walk(head):
-            operand = isinstance(node, ast.Name | ast.Subscript | ast.Attribute | ast.BinOp | ast.Call)
-            if operand and _is_value(node, where) and not isinstance(getattr(node, "ctx", None), ast.Store):
+            if not isinstance(node, ast.Name | ast.Subscript | ast.Attribute | ast.BinOp | ast.Call):
+                continue
+            if _is_value(node, where) and not isinstance(getattr(node, "ctx", None), ast.Store):
                 for form in forms:
                     new = ast.BinOp(node, ast.Mult(), ast.parse(form, mode="eval").body)
                     yield Edit(source, statement, *where[id(node)], new, "missing factor", form)
@@ -301,7 +310,8 @@ def _heads(statement: ast.stmt) -> list[ast.AST]:
         return [statement.test]
     if isinstance(statement, ast.FunctionDef | ast.With | ast.ClassDef):
         return []
-    found: list[ast.AST] = [statement.value] if isinstance(getattr(statement, "value", None), ast.expr) else []
+    value = getattr(statement, "value", None)
+    found: list[ast.AST] = [value] if isinstance(value, ast.expr) else []
     targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
     for target in targets:
         found += [n.slice for n in ast.walk(target) if isinstance(n, ast.Subscript)] if target is not None else []
@@ -416,7 +426,7 @@ def _near(node: ast.expr) -> list[ast.expr]:
         return [ast.Constant(node.value + k) for k in (-1, 1, 2)]
     if isinstance(node, ast.UnaryOp):
         return [ast.Constant(0), ast.Constant(-2), node.operand]
-    one = [ast.BinOp(node, op, ast.Constant(1)) for op in (ast.Sub(), ast.Add())]
+    one: list[ast.expr] = [ast.BinOp(node, op, ast.Constant(1)) for op in (ast.Sub(), ast.Add())]
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub) and _is(node.right, 1):
         other = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
         return [node.left, ast.BinOp(node.left, other, node.right), *one]
@@ -429,8 +439,9 @@ def _options(node: ast.expr) -> Iterator[ast.expr]:
         for n, keyword in enumerate(node.keywords):
             if keyword.arg == "axis":
                 rest = node.keywords[:n] + node.keywords[n + 1 :]
-                for axis in (0, 1, -1, (0, 1)):
-                    yield ast.Call(node.func, node.args, [*rest, ast.keyword("axis", ast.Constant(axis))])
+                for text in ("0", "1", "-1", "(0, 1)"):
+                    value = ast.parse(text, mode="eval").body
+                    yield ast.Call(node.func, node.args, [*rest, ast.keyword("axis", value)])
             elif keyword.arg != "out":
                 yield ast.Call(node.func, node.args, node.keywords[:n] + node.keywords[n + 1 :])
         if isinstance(node.func, ast.Attribute) and node.func.attr in ("mean", "sum"):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rnnlab.diagnosis.probe import PROBE, Place, Probe, instrumented, parts, places
-from rnnlab.diagnosis.source import Source, running
+from rnnlab.diagnosis.source import Source
 from rnnlab.ops import Array
 
 SAME = 1e-6  # relative to the largest number compared
@@ -126,7 +126,9 @@ def targets(run: Run, chosen: Sequence[Directions], claimed: Array, exact: Array
     nodes = {id(d.place): parts(d.place.node) for d in chosen}
     codes = []
     for source in {id(d.place.source): d.place.source for d in chosen}.values():
-        codes.append(instrumented(source, [n for d in chosen if d.place.source is source for n in nodes[id(d.place)]], True))
+        codes.append(
+            instrumented(source, [n for d in chosen if d.place.source is source for n in nodes[id(d.place)]], True)
+        )
     mended = run(codes, {PROBE: probe})
     if mended is None or not np.abs(mended - exact).max() <= 10 * SAME:
         return []
@@ -141,13 +143,17 @@ def targets(run: Run, chosen: Sequence[Directions], claimed: Array, exact: Array
     return found
 
 
-def pushed_down(found: Target) -> Iterator[tuple[ast.expr, list[Array], list[Array]]]:
+def _alike(a: Array, b: Array) -> bool:
+    return a.shape == b.shape
+
+
+def pushed_down(aim: Target) -> Iterator[tuple[ast.expr, list[Array], list[Array]]]:
     """(part, its value, what it should have been if the other parts are right), from the whole to its leaves."""
-    todo: list[tuple[ast.expr, list[Array]]] = [(found.place.node, found.exact)]
+    todo: list[tuple[ast.expr, list[Array]]] = [(aim.place.node, aim.exact)]
     with np.errstate(all="ignore"):
         while todo:
             node, exact = todo.pop(0)
-            claimed = found.parts.get(id(node), [])
+            claimed = aim.parts.get(id(node), [])
             if len(claimed) != len(exact):
                 continue
             yield node, claimed, exact
@@ -155,7 +161,7 @@ def pushed_down(found: Target) -> Iterator[tuple[ast.expr, list[Array], list[Arr
                 todo.append((node.operand, [-e for e in exact]))
             if not isinstance(node, ast.BinOp):
                 continue
-            left, right = (found.parts.get(id(n), []) for n in (node.left, node.right))
+            left, right = (aim.parts.get(id(n), []) for n in (node.left, node.right))
             for other, child, shapes, first in ((right, node.left, left, True), (left, node.right, right, False)):
                 if isinstance(child, ast.Constant):
                     continue
@@ -165,9 +171,9 @@ def pushed_down(found: Target) -> Iterator[tuple[ast.expr, list[Array], list[Arr
                         continue
                     other = [np.asarray(float(constant.value))] * len(exact)
                 solved = [_solved(node.op, e, o, first) for e, o in zip(exact, other, strict=True)]
-                if all(s is not None for s in solved) and len(shapes) == len(solved):
-                    if all(s.shape == v.shape for s, v in zip(solved, shapes, strict=True) if s is not None):
-                        todo.append((child, [s for s in solved if s is not None]))
+                found = [s for s in solved if s is not None]
+                if len(found) == len(shapes) == len(exact) and all(map(_alike, found, shapes)):
+                    todo.append((child, found))
 
 
 def _solved(operator: ast.operator, result: Array, other: Array, first: bool) -> Array | None:

@@ -7,12 +7,25 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from rnnlab.case import LOSS, Arrays, Case, derivative
-from rnnlab.diagnosis.edits import Edit, copies, expression_edits, factor_edits, forward_edits, is_unpacking, renamed_calls, returned_exchanges, slots, statement_edits, updates
+from rnnlab.diagnosis.edits import (
+    Edit,
+    copies,
+    expression_edits,
+    factor_edits,
+    forward_edits,
+    is_unpacking,
+    renamed_calls,
+    returned_exchanges,
+    slots,
+    statement_edits,
+    updates,
+)
 from rnnlab.diagnosis.locate import SAME, Target, directions, pushed_down, suspects, targets
 from rnnlab.diagnosis.probe import PROBE, Place, Probe, instrumented, places
 from rnnlab.diagnosis.source import Source, running
@@ -22,6 +35,7 @@ from rnnlab.ops import Array
 
 SHARE = 0.08  # of the wrong numbers that an edit has to mend, to be one mistake of several
 MOST_RUNS = 3000  # of the learner's code in one search: a number of runs, so that the answer is the same everywhere
+GIVES_NAMES = ("exchanged", "another operand", "index", "left out")  # what can be wrong with `h, c = prev`
 FLOOR = 1e-5  # an array is measured against at least this share of the largest gradient
 
 
@@ -73,13 +87,14 @@ class Fresh:
 
     def __init__(self, case: Case, method: str, rng: np.random.Generator, scale: float = 1.0) -> None:
         self.case, self.scale = case, scale
+        self.loss: Array | None = None
         with np.errstate(all="ignore"):
             with contextlib.suppress(Exception):  # of code that raises there is no loss
                 self.loss = case.claims(1.0).get(LOSS)
             self.asked = {}
             for name, value in case.inputs.items():
                 direction = rng.normal(size=value.shape)
-                self.asked[name] = direction, derivative(lambda v, n=name: case.loss(n, v), value, direction, method)
+                self.asked[name] = direction, derivative(partial(case.loss, name), value, direction, method)
 
     def right(self, names: Iterable[str]) -> bool:
         """Whether the claimed gradients agree with the derivatives in one random direction each."""
@@ -90,7 +105,7 @@ class Fresh:
             return False
         for name in names:
             if name == LOSS:
-                if not np.allclose(claims[LOSS], self.loss, rtol=1e-9):
+                if self.loss is None or not np.allclose(claims[LOSS], self.loss, rtol=1e-9):
                     return False
                 continue
             direction, number = self.asked[name]
@@ -106,7 +121,9 @@ class Fresh:
 class Search:
     """Repairs of a backward pass whose claims differ from `exact`."""
 
-    def __init__(self, case: Case, exact: Arrays, functions: Sequence[Source], fresh: Fresh, scale: float = 1.0) -> None:
+    def __init__(
+        self, case: Case, exact: Arrays, functions: Sequence[Source], fresh: Fresh, scale: float = 1.0
+    ) -> None:
         self.case, self.goal, self.functions, self.fresh, self.scale = case, Goal(exact), functions, fresh, scale
         self.exact = exact
         self.current: dict[int, tuple[Source, Any]] = {}
@@ -146,14 +163,17 @@ class Search:
 
     def wrong(self, claims: Array) -> Array:
         with np.errstate(invalid="ignore"):
-            return ~(np.abs(claims - self.goal.exact) <= SAME)
+            return np.asarray(~(np.abs(claims - self.goal.exact) <= SAME))
 
     def tried(self, edits: Iterable[Edit], most: int = 800) -> Repair | None:
         """The first of so many edits after which everything is right, here and on fresh numbers."""
         before, start = self.wrong(self.claimed), self.runs
+        enough = (1 - SHARE) * before.sum()
         for edit in edits:
             if self.runs > start + most or self.runs > MOST_RUNS:
                 return None
+            if is_unpacking(edit.statement) and edit.kind not in GIVES_NAMES:
+                continue
             try:
                 with edit.made():
                     code = edit.source.compiled(edit.source.tree)
@@ -168,9 +188,8 @@ class Search:
                 with running([*self.current.values(), (edit.source, code)]):
                     if self.fresh.right(self.goal.shapes):
                         return Repair.of(edit)
-            elif not (wrong & ~before).any() and left < (1 - SHARE) * before.sum():
-                if self.partial is None or left < self.partial.left:
-                    self.partial = Repair.of(edit, left)
+            elif not (wrong & ~before).any() and left < (self.partial.left if self.partial else enough):
+                self.partial = Repair.of(edit, left)
         return None
 
     def accept(self, edit: Edit) -> None:
@@ -322,7 +341,7 @@ class Search:
                     code, probe = instrumented(source, list(_first_values(value)), local_names=True), Probe()
                     self.run([code], {PROBE: probe})
                     if spaces := next((s for s in probe.spaces.values() if s), None):
-                        words = _plain(w for w, v in vocabulary(source, spaces[:1]).items() if "b" != w[-1:])
+                        words = _plain(w for w, v in vocabulary(source, spaces[:1]).items() if w[-1:] != "b")
                         yield from forward_edits(source, statement, words)
 
         self.runs = 0
@@ -347,7 +366,9 @@ class Search:
             words, where = vocabulary(source, aim.spaces), slots(source)
             here = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}
             for node, claimed, exact in pushed_down(aim):
-                known = [np.broadcast_to(k, e.shape) if k.size == 1 else k for k, e in zip(aim.known, exact, strict=True)]
+                known = [
+                    np.broadcast_to(k, e.shape) if k.size == 1 else k for k, e in zip(aim.known, exact, strict=True)
+                ]
                 if any(k.shape != e.shape for k, e in zip(known, exact, strict=True)):
                     continue
                 for text, kind, term in readings(ast.unparse(node), claimed, exact, known, words):
@@ -389,7 +410,9 @@ def all_repairs(search: Search, most: int) -> tuple[list[Repair], bool]:
     """One edit after another until everything is right, and whether it is."""
     found: list[Repair] = []
     while len(found) < most:
-        repair = search.repair() or search.partial or search.two() or search.partial or search.anywhere() or search.partial
+        repair = (
+            search.repair() or search.partial or search.two() or search.partial or search.anywhere() or search.partial
+        )
         if repair is None:
             return found, False
         found.append(repair)
@@ -412,7 +435,7 @@ def forward_repair(case: Case, functions: Sequence[Source], method: str, wrong: 
         claims = case.claims()
         for name in asked:
             direction = asked[name] if case is not fresh else rng.normal(size=case.inputs[name].shape)
-            number = derivative(lambda v, n=name: case.loss(n, v), case.inputs[name], direction, method)
+            number = derivative(partial(case.loss, name), case.inputs[name], direction, method)
             claimed = float((direction * claims[name]).sum())
             if np.any(reaching[name]) and not np.any(claims[name]):
                 return False  # nothing is compared any more
@@ -447,5 +470,7 @@ def forward_repair(case: Case, functions: Sequence[Source], method: str, wrong: 
 def _first_values(value: ast.expr) -> Iterator[ast.expr]:
     """Expressions of a statement that hold arrays, for a look at the names around them."""
     for node in ast.walk(value):
-        if isinstance(node, ast.BinOp | ast.Call | ast.Name) and isinstance(getattr(node, "ctx", None), ast.Load | None):
+        if isinstance(node, ast.BinOp | ast.Call | ast.Name) and isinstance(
+            getattr(node, "ctx", None), ast.Load | None
+        ):
             yield node

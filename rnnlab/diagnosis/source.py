@@ -138,7 +138,6 @@ def _definition(module: ast.Module, function: FunctionType) -> ast.FunctionDef:
     (node,) = (n for n in ast.walk(module) if isinstance(n, ast.Lambda))
     answer = ast.copy_location(ast.Return(node.body), node.body)
     made = ast.FunctionDef(name="<lambda>", args=node.args, body=[answer], decorator_list=[], returns=None)
-    made.type_params = []
     made.name = "lambda_"
     return ast.copy_location(made, node)
 

@@ -19,7 +19,7 @@ Values = dict[str, list[Array]]  # by the text of an expression, one array for e
 
 
 def vocabulary(source: Source, spaces: Sequence[Mapping[str, Any]]) -> Values:
-    """The arrays that the learner's own names hold at each occurrence: names, elements, attributes, neighbours in time."""
+    """The arrays that the learner's names hold at each occurrence: elements, attributes and neighbours in time too."""
     texts: dict[str, None] = dict.fromkeys(name for name in spaces[0] if name.isidentifier())
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Del):
@@ -70,7 +70,7 @@ def readings(
     with np.errstate(all="ignore"):
         ratio = goal / have
         ratio[(goal == 0) & (have == 0)] = np.nan  # says nothing there
-    if (scale := _number(ratio)):
+    if scale := _number(ratio):
         yield (f"-({text})", "sign", "") if scale == "-1" else (f"{scale} * ({text})", "scale", scale)
     for form in (*table.products(ratio, 2), *table.pieces(ratio)):
         yield f"{_bracket(text)} * {form}", "missing factor", form
@@ -228,7 +228,9 @@ def _pure(node: ast.expr) -> bool:
     """Arithmetic and functions of NumPy alone, of moderate length: it can be evaluated once more."""
     calls = [n.func for n in ast.walk(node) if isinstance(n, ast.Call)]
     known = all(isinstance(f, ast.Attribute) and isinstance(f.value, ast.Name) and f.value.id == "np" for f in calls)
-    return known and sum(1 for _ in ast.walk(node)) <= 24 and not any(isinstance(n, ast.keyword) for n in ast.walk(node))
+    return (
+        known and sum(1 for _ in ast.walk(node)) <= 24 and not any(isinstance(n, ast.keyword) for n in ast.walk(node))
+    )
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

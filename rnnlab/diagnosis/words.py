@@ -6,8 +6,6 @@ import ast
 
 from rnnlab.diagnosis.edits import Edit
 
-CLIPS = ("clip", "minimum", "maximum", "norm", "tanh", "sign")
-
 
 def sentence(edit: Edit) -> str:
     """What was wrong with the line, seen from the edit that mends it."""
@@ -34,14 +32,18 @@ def sentence(edit: Edit) -> str:
     if kind == "missing update":
         return f"What is carried to the next pass of the loop is not updated: `{term}` is missing at the loop's end."
     if kind == "line to remove":
-        clipped = "The gradient is clipped here, so it is no longer the derivative. Clip after the check." if _clips(
-            old
-        ) else "Without this line every gradient is right."
+        clipped = (
+            "The gradient is clipped here, so it is no longer the derivative. Clip after the check."
+            if _clips(old)
+            else "Without this line every gradient is right."
+        )
         return clipped
     if kind == "transpose":
         return f"{term} has to be transposed."
     if kind == "brackets":
         return "The brackets stand in the wrong place, so a factor reaches the wrong terms."
+    if kind == "index" and isinstance(edit.new, ast.Call):
+        return "The loop leaves out a step, the first or the last one, or goes through them in the wrong order."
     if kind == "index":
         return "The index is wrong: it reads another step or entry, or the loop skips one."
     if kind == "exchanged":
@@ -61,9 +63,11 @@ def sentence(edit: Edit) -> str:
     if "|" in term:
         new = term.split("|")[0]
         return f"`{new}` is meant where `{term.split('|')[1]}` stands."
-    again = " (the activation is applied to a value that has gone through it already)" if isinstance(
-        old, ast.Call
-    ) and _idiom(new) else ""
+    again = (
+        " (the activation is applied to a value that has gone through it already)"
+        if isinstance(old, ast.Call) and _idiom(new)
+        else ""
+    )
     return f"`{new}`{_idiom(new)} is meant where `{ast.unparse(old) if old else ''}` stands{again}."
 
 
@@ -112,4 +116,4 @@ def _clips(node: ast.AST | None) -> bool:
         return False
     calls = [n.func for n in ast.walk(node) if isinstance(n, ast.Call)]
     names = {f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "") for f in calls}
-    return bool(names & {"clip", "minimum", "maximum", "norm"})
+    return any("clip" in name or "norm" in name for name in names) or bool(names & {"minimum", "maximum"})
