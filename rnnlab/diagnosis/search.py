@@ -35,7 +35,14 @@ from rnnlab.ops import Array
 
 SHARE = 0.08  # of the wrong numbers that an edit has to mend, to be one mistake of several
 MOST_RUNS = 3000  # of the learner's code in one search: a number of runs, so that the answer is the same everywhere
-GIVES_NAMES = ("exchanged", "another operand", "index", "left out")  # what can be wrong with `h, c = prev`
+GIVES_NAMES = (
+    "exchanged",
+    "another operand",
+    "index",
+    "left out",
+    "missing term",
+    "activation",
+)  # what can be wrong with `h, c = prev`
 FLOOR = 1e-5  # an array is measured against at least this share of the largest gradient
 
 
