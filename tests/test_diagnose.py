@@ -305,3 +305,20 @@ def test_a_loss_whose_derivative_is_off_by_two_is_one_finding() -> None:
 def test_what_is_no_target_is_refused_by_name(error: type[Exception], name: str, call: Any) -> None:
     with refuses(error, name):
         call()
+
+
+def while_backward(dh: Any, cache: Any) -> Any:
+    x, hs, weights = cache
+    dWh, dx, carried, t = np.zeros_like(weights["Wh"]), np.zeros_like(x), np.zeros_like(hs[0]), x.shape[1] - 1
+    while t >= 0:
+        da = (dh[:, t] + carried) * (1 - hs[t + 1] ** 2)
+        dWh += hs[t + 1].T @ da
+        dx[:, t] = da @ weights["Wx"].T
+        carried = da @ weights["Wh"].T
+        t -= 1
+    return {"dWh": dWh, "dx": dx, "dh0": carried}
+
+
+def test_an_edit_that_makes_a_loop_endless_is_given_up() -> None:
+    (finding,) = rl.diagnose(rnn_forward, while_backward, SEQUENCE).findings
+    assert finding.repair == "dWh += hs[t].T @ da"

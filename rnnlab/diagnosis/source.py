@@ -50,6 +50,8 @@ class Source:
         free = self.function.__code__.co_freevars
         body = copy.copy(tree)
         body.decorator_list = []
+        if any(isinstance(node, ast.While) for node in ast.walk(tree)):
+            body = _Limited().visit(copy.deepcopy(body))
         module = ast.parse(f"def outer({', '.join(free)}):\n    pass")
         (outer,) = module.body
         assert isinstance(outer, ast.FunctionDef)
@@ -60,6 +62,29 @@ class Source:
         for _ in range(2):
             code = next(c for c in code.co_consts if inspect.iscode(c))
         return code
+
+
+LIMIT = "__rnnlab_limit__"
+MOST_PASSES = 10_000  # of `while` loops in one run of edited code, which may have lost what ends them
+
+
+class _Limited(ast.NodeTransformer):
+    """Every pass of a `while` loop asks whether there were too many."""
+
+    def visit_While(self, node: ast.While) -> ast.While:
+        self.generic_visit(node)
+        node.body = [*ast.parse(f"{LIMIT}()").body, *node.body]
+        return node
+
+
+def _limit() -> Callable[[], None]:
+    passes = iter(range(MOST_PASSES))
+
+    def ask() -> None:
+        if next(passes, None) is None:
+            raise RuntimeError("the loop does not end")
+
+    return ask
 
 
 def one_line(statement: ast.stmt, written: str = "") -> str:
@@ -146,13 +171,14 @@ def _definition(module: ast.Module, function: FunctionType) -> ast.FunctionDef:
 def running(codes: Sequence[tuple[Source, CodeType]], names: dict[str, Any] | None = None) -> Iterator[None]:
     """These functions run with other code, and with these names beside their globals, for a while."""
     before = [(s.function, s.function.__code__) for s, _ in codes]
+    names = {LIMIT: _limit(), **(names or {})}
     try:
         for source, code in codes:
             source.function.__code__ = code
-            source.function.__globals__.update(names or {})
+            source.function.__globals__.update(names)
         yield
     finally:
         for function, code in before:
             function.__code__ = code
-            for name in names or ():
+            for name in names:
                 function.__globals__.pop(name, None)
