@@ -1,4 +1,4 @@
-"""Every test: no figure left open, and one BLAS thread: small matrix products lose time to more, and the order of sums stays the same."""
+"""One BLAS thread, for small matrix products lose time to more, and no figure is left open."""
 
 import os
 import sys
