@@ -138,6 +138,8 @@ def _of_case(make: Callable[[], Case], title: str, rng: np.random.Generator) -> 
             case = make()
             first, again = (_losses(case) for _ in range(2))
             record = case.record()
+        except MemoryError as error:
+            raise MemoryError("T, B: expected a case that fits into memory; take smaller ones") from error
         except TypeError as error:
             if "expected" in str(error):
                 raise
@@ -209,7 +211,7 @@ def _mistakes(
     if raised:
         return [_raised("the backward pass", raised)]
     forward = sources(executed(case.record)[1]) if scale == 1 and located is None else []
-    if repair := forward_repair(case, forward, method, wrong):
+    if repair := forward_repair(case, forward, method, wrong, not search.functions):
         found = _finding(repair, wrong)
         what = "The forward and the backward pass do not belong together. They would, if this line were another"
         return [replace(found, what=f"{what}: {found.what}")]

@@ -20,7 +20,7 @@ from rnnlab.diagnosis.source import Source
 from rnnlab.ops import Array
 
 SAME = 1e-6  # relative to the largest number compared
-MOST_ENTRIES = 160  # of one place; a share of a weight's gradient at every step has more, and is searched by edits
+MOST_ENTRIES = 480  # of one place; a share of a weight's gradient at every step has more, and is searched by edits
 Run = Callable[[Sequence[Any], dict[str, Any]], Array | None]
 
 

@@ -429,8 +429,13 @@ def all_repairs(search: Search, most: int) -> tuple[list[Repair], bool]:
     return found, False
 
 
-def forward_repair(case: Case, functions: Sequence[Source], method: str, wrong: Sequence[str]) -> Repair | None:
-    """An edit of the forward pass after which the backward pass, as it is, gives the right gradients."""
+def forward_repair(
+    case: Case, functions: Sequence[Source], method: str, wrong: Sequence[str], factors: bool
+) -> Repair | None:
+    """An edit of the forward pass after which the backward pass, as it is, gives the right gradients.
+
+    With `factors` it may be a factor too, where the backward pass is not the learner's own.
+    """
     rng = np.random.default_rng(1)
     names = [name for name in (*wrong, *case.inputs) if not name.startswith("states[") or name == "states[0]"]
     asked = {name: rng.normal(size=case.inputs[name].shape) for name in names}
@@ -444,8 +449,8 @@ def forward_repair(case: Case, functions: Sequence[Source], method: str, wrong: 
             direction = asked[name] if case is not fresh else rng.normal(size=case.inputs[name].shape)
             number = derivative(partial(case.loss, name), case.inputs[name], direction, method)
             claimed = float((direction * claims[name]).sum())
-            if np.any(reaching[name]) and not np.any(claims[name]):
-                return False  # nothing is compared any more
+            if case is not fresh and np.count_nonzero(claims[name]) != np.count_nonzero(reaching[name]):
+                return False  # less is compared than before
             if not abs(claimed - number) <= 10 * SAME * max(abs(number), float(np.abs(direction * claims[name]).sum())):
                 return False
         return True
@@ -462,7 +467,8 @@ def forward_repair(case: Case, functions: Sequence[Source], method: str, wrong: 
                 if spaces := next((s for s in probe.spaces.values() if s), None):
                     words = vocabulary(source, spaces)
                     yield from (e for e in expression_edits(source, statement, words) if e.kind == "another operand")
-                    yield from factor_edits(source, statement, [w for w, v in words.items() if v[0].ndim <= 2])
+                    if factors:
+                        yield from factor_edits(source, statement, [w for w, v in words.items() if v[0].ndim <= 2])
 
     for edit in itertools.islice(edits(), MOST_RUNS // 2):
         with contextlib.suppress(Exception), np.errstate(all="ignore"):  # an edit may raise anything

@@ -50,8 +50,6 @@ class Source:
         free = self.function.__code__.co_freevars
         body = copy.copy(tree)
         body.decorator_list = []
-        if any(isinstance(node, ast.While) for node in ast.walk(tree)):
-            body = _Limited().visit(copy.deepcopy(body))
         module = ast.parse(f"def outer({', '.join(free)}):\n    pass")
         (outer,) = module.body
         assert isinstance(outer, ast.FunctionDef)
@@ -144,6 +142,7 @@ def sources(codes: set[CodeType]) -> list[Source]:
             source = Source(function, tree)
             source.statements = [s for s in ast.walk(tree) if isinstance(s, ast.stmt) and s is not tree]
             source.statements.sort(key=lambda s: (s.lineno, s.col_offset))
+            ast.fix_missing_locations(_Limited().visit(tree))
             found[function.__code__.co_filename, function.__code__.co_firstlineno] = source
     spans = [(s.function.__code__.co_filename, s.tree.lineno, s.tree.end_lineno or 0) for s in found.values()]
     inner = {

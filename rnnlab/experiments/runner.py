@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnlab.experiments.settings import Outcome, Run
-from rnnlab.files import write_atomically
+from rnnlab.files import check_writable, write_atomically
 from rnnlab.validate import describe, positive_int
 
 
@@ -49,10 +49,12 @@ class Runner:
     def __call__(self, runs: Sequence[Run], label: str = "runs") -> list[Outcome]:
         missing = {run.key: run for run in runs if not self._known(run)}
         if missing:
+            if (path := self.path(next(iter(missing.values())))) is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                check_writable(path)  # before an hour of computing, not after it
             with self._outcomes(list(missing.values())) as outcomes:
                 for key, outcome in self._with_progress(outcomes, len(missing), label):
                     if (path := self.path(missing[key])) is not None:
-                        path.parent.mkdir(parents=True, exist_ok=True)
                         content = {"settings": missing[key].settings, "outcome": outcome}
                         write_atomically(path, json.dumps(content).encode())
                     self.finished[key] = outcome
