@@ -250,9 +250,11 @@ def test_code_without_source_is_found_wrong_and_no_line_is_made_up() -> None:
 
 def test_the_code_and_the_cell_stay_as_they_were() -> None:
     cell = NoSlope(3, 4, rng=0)
+    errors = np.geterr()
     code, params = NoSlope.step_backward.__code__, {name: p.copy() for name, p in cell.params.items()}
     first, second = rl.diagnose(cell), rl.diagnose(cell)
     assert first == second
+    assert np.geterr() == errors
     assert NoSlope.step_backward.__code__ is code
     assert "__rnnlab_probe__" not in globals()
     assert all(np.array_equal(cell.params[name], p) for name, p in params.items())

@@ -150,34 +150,38 @@ def _alike(a: Array, b: Array) -> bool:
 def pushed_down(aim: Target) -> Iterator[tuple[ast.expr, list[Array], list[Array]]]:
     """(part, its value, what it should have been if the other parts are right), from the whole to its leaves."""
     todo: list[tuple[ast.expr, list[Array]]] = [(aim.place.node, aim.exact)]
-    with np.errstate(all="ignore"):
-        while todo:
-            node, exact = todo.pop(0)
-            claimed = aim.parts.get(id(node), [])
-            if len(claimed) != len(exact):
+    while todo:
+        node, exact = todo.pop(0)
+        claimed = aim.parts.get(id(node), [])
+        if len(claimed) != len(exact):
+            continue
+        yield node, claimed, exact
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            todo.append((node.operand, [-e for e in exact]))
+        if not isinstance(node, ast.BinOp):
+            continue
+        left, right = (aim.parts.get(id(n), []) for n in (node.left, node.right))
+        for other, child, shapes, first in ((right, node.left, left, True), (left, node.right, right, False)):
+            if isinstance(child, ast.Constant):
                 continue
-            yield node, claimed, exact
-            if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-                todo.append((node.operand, [-e for e in exact]))
-            if not isinstance(node, ast.BinOp):
-                continue
-            left, right = (aim.parts.get(id(n), []) for n in (node.left, node.right))
-            for other, child, shapes, first in ((right, node.left, left, True), (left, node.right, right, False)):
-                if isinstance(child, ast.Constant):
+            if len(other) != len(exact):
+                constant = node.right if first else node.left
+                if not isinstance(constant, ast.Constant) or not isinstance(constant.value, int | float):
                     continue
-                if len(other) != len(exact):
-                    constant = node.right if first else node.left
-                    if not isinstance(constant, ast.Constant) or not isinstance(constant.value, int | float):
-                        continue
-                    other = [np.asarray(float(constant.value))] * len(exact)
-                solved = [_solved(node.op, e, o, first) for e, o in zip(exact, other, strict=True)]
-                found = [s for s in solved if s is not None]
-                if len(found) == len(shapes) == len(exact) and all(map(_alike, found, shapes)):
-                    todo.append((child, found))
+                other = [np.asarray(float(constant.value))] * len(exact)
+            solved = [_solved(node.op, e, o, first) for e, o in zip(exact, other, strict=True)]
+            found = [s for s in solved if s is not None]
+            if len(found) == len(shapes) == len(exact) and all(map(_alike, found, shapes)):
+                todo.append((child, found))
 
 
 def _solved(operator: ast.operator, result: Array, other: Array, first: bool) -> Array | None:
     """The one operand that gives this result with the other."""
+    with np.errstate(all="ignore"):  # here and not in the generator, which would leave it set while it waits
+        return _inverse(operator, result, other, first)
+
+
+def _inverse(operator: ast.operator, result: Array, other: Array, first: bool) -> Array | None:
     if isinstance(operator, ast.Add):
         return np.asarray(result - other)
     if isinstance(operator, ast.Sub):
