@@ -61,7 +61,7 @@ def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Ge
                 values, codes = executed(partial(case.back, None, 1.0))
                 if isinstance(values, Exception):
                     raise values
-                search = Search(case, exact, sources(codes), _Same(*pair(rng, T + 1)))  # type: ignore[arg-type]
+                search = Search(case, exact, sources(codes), _Same(*pair(rng, T + 1)))  # type: ignore[arg-type]  # it asks as Fresh does
                 wrong = search.goal.names(search.wrong(search.goal.vector(values)))
                 if wrong:
                     return Diagnosis(title, (_finding(search, wrong, values, exact),), notes)

@@ -101,7 +101,7 @@ def directions(run: Run, place: Place, claimed: Array) -> Directions | None:
         return None
     random = np.random.default_rng(1).normal(size=total)
     tried = [run([code], {PROBE: Probe({key: found.changes(change)})}) for change in (random, -random)]
-    if any(t is None for t in tried) or np.abs((tried[0] + tried[1]) / 2 - claimed).max() > SAME:  # type: ignore[operator]
+    if tried[0] is None or tried[1] is None or np.abs((tried[0] + tried[1]) / 2 - claimed).max() > SAME:
         return None
     moved = [run([code], {PROBE: Probe({key: found.changes(unit)})}) for unit in np.eye(total)]
     if any(m is None for m in moved):
