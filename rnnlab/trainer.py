@@ -192,10 +192,11 @@ def one_blas_thread() -> Iterator[None]:
     at once the first one sets the limit, and lifts it (another thread could not). Without threadpoolctl (in the extra
     "lesson") nothing changes.
     """
-    first = find_spec("threadpoolctl") is not None and _limiting.acquire(blocking=False)
-    limit = None
+    first, limit = False, None
     try:
-        limit = _limit() if first else None
+        with uninterrupted():
+            first = find_spec("threadpoolctl") is not None and _limiting.acquire(blocking=False)
+            limit = _limit() if first else None
         yield
     finally:
         with uninterrupted():
