@@ -8,6 +8,7 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(/home/|/root/|/tmp/|/Users/|site-packages|[A-Z]:\\)")
@@ -56,6 +57,19 @@ def test_every_figure_is_also_told_in_words(stem: str) -> None:
     assert len(figures) > 5
     for figure in figures:
         assert len(figure.metadata.get("image/png", {}).get("alt", "")) > 40
+
+
+def test_the_page_folds_plumbing_and_outcomes_and_tells_its_figures_in_words() -> None:
+    exporter = HTMLExporter(extra_template_basedirs=[str(NOTEBOOKS[0].parent)], template_name="template")
+    notebook = read(NOTEBOOKS[0].parent / "day-9-lstm-gru.ipynb")
+    page, _ = exporter.from_notebook_node(notebook)
+    tags = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", ())]
+    for tag in ("plumbing", "outcome"):
+        assert page.count(f'<details class="{tag}">') == tags.count(tag) > 3
+    images = re.findall(r"<img[^>]+>", page)
+    assert len(images) > 20
+    assert all(re.search(r'alt="[^"]{40,}"', image) for image in images)
+    assert "No description has been provided" not in page
 
 
 @each_notebook
