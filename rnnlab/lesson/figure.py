@@ -39,12 +39,16 @@ def gradient_at_each_step(cell: Cell) -> dict[str, Array]:
 
 def draw(path: str) -> None:
     """Save the gradient of each start's memory, c where it has one, against time."""
+    import matplotlib.pyplot as plt
+
     from rnnlab.plots import gradient_flow
 
     norms = {label: gradient_at_each_step(cell) for label, cell in starts().items()}
     memory = {f"{label}: c" if "c" in one else label: one.get("c", one["h"]) for label, one in norms.items()}
-    ax = gradient_flow(memory, relative=True, quantity="norm of dL/dmemory$_t$")
-    ax.figure.savefig(path, dpi=120)
+    figure, ax = plt.subplots(figsize=(7.5, 4.4), layout="constrained")
+    gradient_flow(memory, relative=True, quantity="norm of dL/dmemory$_t$", ax=ax)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 if __name__ == "__main__":
