@@ -9,11 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rnnlab import init, ops, tasks
+from rnnlab.batch import Batch, pad
 from rnnlab.cells import Cell, FourGateLSTMCell, Gradients, GRUCell, GRUResetBeforeCell, LSTMCell, RNNCell, Tape
 from rnnlab.checkpoint import Checkpoint
 from rnnlab.gradnorm import GradientNormLogger
 from rnnlab.losses import mean_squared_error, softmax_cross_entropy
-from rnnlab.model import Batch, LossAndGrads, SequenceModel
+from rnnlab.model import LossAndGrads, SequenceModel
 from rnnlab.optim import SGD, Adam, clip_by_global_norm, linear_decay
 from rnnlab.readout import Dense
 from rnnlab.saving import load
@@ -67,6 +68,7 @@ __all__ = [
     "load",
     "mean_squared_error",
     "ops",
+    "pad",
     "plots",
     "softmax_cross_entropy",
     "tasks",

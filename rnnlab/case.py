@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from rnnlab.batch import Batch
+from rnnlab.cells.arrays import alive_steps
 from rnnlab.cells.base import Cell, Gradients, Tape, read_only
-from rnnlab.model import Batch, SequenceModel
+from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
 from rnnlab.validate import describe
 
@@ -117,7 +119,7 @@ def _takes_complex(case: Case, name: str, rng: np.random.Generator) -> bool:
 # ---- a cell -----------------------------------------------------------------------------------
 
 
-def cell_case(cell: Cell, T: int, B: int, rng: np.random.Generator) -> Case:
+def cell_case(cell: Cell, T: int, B: int, rng: np.random.Generator, lengths: Array | None = None) -> Case:
     """Random biases and input, a non-zero initial state, and a random loss over all outputs and the final state.
 
     The inputs are every parameter, x, and the state at every t, by restarting the network there.
@@ -134,6 +136,9 @@ def cell_case(cell: Cell, T: int, B: int, rng: np.random.Generator) -> Case:
     reads_final = "d_state" in takes or any(p.kind is p.VAR_POSITIONAL for p in takes.values())
     if not reads_final:
         d_state = np.zeros_like(d_state)
+    alive = None if lengths is None else alive_steps(lengths, T, B)
+    if alive is not None:
+        d_h[~alive] = 0  # no state is read there
     twin = copy.deepcopy(cell)  # what a forward pass may keep on the cell stays apart
 
     def loss(name: str, value: Array) -> Any:
@@ -146,11 +151,12 @@ def cell_case(cell: Cell, T: int, B: int, rng: np.random.Generator) -> Case:
             return total + (d_state * start).sum()
         if np.iscomplexobj(value):
             params = {key: p.astype(complex) for key, p in params.items()}
-        tape = twin.with_params(params).forward(value if name == "x" else x[t:], start)
+        rest = () if alive is None else (alive[t:],)
+        tape = twin.with_params(params).forward(value if name == "x" else x[t:], start, *rest)
         return total + (d_h[t:] * tape.h).sum() + (d_state * tape.states[-1]).sum()
 
     def record() -> Tape:
-        tape = cell.forward(read_only(x), read_only(state))
+        tape = cell.forward(read_only(x), read_only(state), *(() if alive is None else (alive,)))
         return freeze(tape) if isinstance(tape, Tape) else tape
 
     def back(tape: Tape, scale: float) -> Arrays:

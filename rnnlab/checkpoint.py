@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnlab.batch import Batch
 from rnnlab.files import check_writable, is_safetensors, path_of, write_arrays
-from rnnlab.model import Batch
 from rnnlab.optim import uninterrupted
 from rnnlab.saving import arguments, check_arrays, first_difference, model_parts, outline, read
 from rnnlab.validate import describe, positive_int

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnlab.batch import Batch
 from rnnlab.case import (
     CENTRAL,
     COMPLEX,
@@ -23,7 +24,7 @@ from rnnlab.case import (
     pair_case,
 )
 from rnnlab.cells.base import Cell
-from rnnlab.model import Batch, SequenceModel
+from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
 from rnnlab.validate import describe, generator, positive_float, positive_int
 
@@ -123,6 +124,7 @@ def check_gradients(
     tolerance: float | None = None,
     entries: bool = False,
     max_entries: int = 600,
+    lengths: Array | None = None,
 ) -> GradientReport:
     """Compare every gradient with the derivative of the forward pass.
 
@@ -155,6 +157,8 @@ def check_gradients(
         Compare entry by entry.
     max_entries : int
         Of larger blocks so many entries are drawn.
+    lengths : array, optional
+        Those of a cell's case, as in `Cell.forward`; a model's are in its batch.
 
     Returns
     -------
@@ -175,7 +179,7 @@ def check_gradients(
     if method not in ("auto", *TOLERANCE):
         raise ValueError(f"method: expected 'auto', {' or '.join(map(repr, TOLERANCE))}, got {method!r}")
     max_entries, rng = positive_int("max_entries", max_entries), generator(rng)
-    case = _case(target, arguments if batch is None else (*arguments, batch), T, B, rng)
+    case = _case(target, arguments if batch is None else (*arguments, batch), T, B, rng, lengths)
     with _said_plainly():
         claims = case.claims()
         large = case.claims(LARGE) if case.linear else {}
@@ -191,7 +195,9 @@ def check_gradients(
     return report
 
 
-def _case(target: Any, arguments: Sequence[Any], T: int, B: int, rng: np.random.Generator) -> Case:
+def _case(
+    target: Any, arguments: Sequence[Any], T: int, B: int, rng: np.random.Generator, lengths: Array | None
+) -> Case:
     if isinstance(target, Cell):
         if arguments:
             raise TypeError(
@@ -199,9 +205,11 @@ def _case(target: Any, arguments: Sequence[Any], T: int, B: int, rng: np.random.
             )
         T, B = positive_int("T", T), positive_int("B", B)
         with _said_plainly():
-            case = cell_case(target.astype(np.float64), T, B, rng)
+            case = cell_case(target.astype(np.float64), T, B, rng, lengths)
         case.target = repr(target)
         return case
+    if lengths is not None:
+        raise TypeError(f"lengths: expected None, a model's are in its batch, got {describe(lengths)}")
     if isinstance(target, SequenceModel):
         if len(arguments) != 1 or not isinstance(arguments[0], Batch):
             raise TypeError(

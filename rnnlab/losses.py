@@ -88,7 +88,10 @@ def values(name: str, target: object, keep: Array, prediction: Array) -> Array:
     return float_array(name, array, _axes(prediction.shape), prediction.dtype)
 
 
-TARGETS = {softmax_cross_entropy: labels, mean_squared_error: values}  # how each loss checks what it is given
+TARGETS: dict[Any, tuple[Any, int]] = {  # how each loss checks its target, and how many axes that has
+    softmax_cross_entropy: (labels, 2),
+    mean_squared_error: (values, 3),
+}
 
 
 def _finite(loss: Any) -> Any:

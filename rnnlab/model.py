@@ -3,52 +3,27 @@
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from rnnlab.batch import Batch, targets
+from rnnlab.cells.arrays import padded
 from rnnlab.cells.base import Cell
 from rnnlab.cells.tape import Gradients, Record, Tape
-from rnnlab.losses import TARGETS, mask_array
+from rnnlab.losses import TARGETS
 from rnnlab.ops import Array
 from rnnlab.params import Params
 from rnnlab.readout import Dense
-from rnnlab.validate import check_params, describe, float_dtype, has_entries, positive_int, to_array
+from rnnlab.validate import check_params, describe, float_dtype, has_entries
 
 Loss = Callable[[Array, Array, Array | None], tuple[Any, Array]]
 State = Sequence[Array | None]  # one (S, B, H) array for each layer
 PREDICT_CHUNK = 64  # steps that `predict` records at a time
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Batch(Record):
-    """Input x, (T, B, D) floats or (T, B) integers; target y, (T, B) integers or (T, B, O) floats;
-    mask (T, B), the steps that the loss reads, None for all."""
-
-    x: Array
-    y: Array
-    mask: Array | None = None
-
-
-class BatchStream(ABC):
-    """An endless stream of batches in which batch n depends on (seed, n) alone, so that a run can resume."""
-
-    @abstractmethod
-    def batch(self, n: int) -> Batch:
-        """Batch number n, the same each time it is asked for."""
-
-    def stream(self, start: int = 0) -> Iterator[Batch]:
-        """Batches start, start + 1, ... without end."""
-        return map(self.batch, count(positive_int("start", start, 0)))
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self.stream()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,24 +103,29 @@ class SequenceModel:
         """A copy computing in `dtype`."""
         return self.with_params({name: p.astype(float_dtype(dtype)) for name, p in self.params.items()})
 
-    def predict(self, x: Array, state: State | None = None) -> tuple[Array, tuple[Array, ...]]:
+    def predict(
+        self, x: Array, state: State | None = None, lengths: Array | None = None
+    ) -> tuple[Array, tuple[Array, ...]]:
         """(outputs (T, B, O), final state): the readout at every step, and where to go on from.
 
-        Only 64 steps are recorded at a time, so memory grows with T by the outputs alone.
-        Raises as `Cell.forward`.
+        With `lengths`, as in `Cell.forward`, outputs past a sequence's end are 0 and its state is that of its last
+        step: `outputs[lengths - 1, np.arange(B)]` are its last outputs. Only 64 steps are recorded at a time, so memory
+        grows with T by the outputs alone. Raises as `Cell.forward`.
         """
-        x = to_array("x", x)
+        x, alive = padded(x, lengths)
         if x.ndim < 2 or not 0 < len(x) <= PREDICT_CHUNK:  # a single chunk is checked by `Cell.forward`
             x = self.cells[0].check_input(x)
         outputs = np.empty((*x.shape[:2], self.readout.output_size), self.readout.dtype)
         for start in range(0, len(x), PREDICT_CHUNK):
             steps = slice(start, start + PREDICT_CHUNK)
             try:
-                tapes = self.unroll(x[steps], state)
+                tapes = self.unroll(x[steps], state, None if alive is None else alive[steps])
                 outputs[steps] = self.readout.forward(tapes[-1].h)
             except FloatingPointError as error:
                 raise FloatingPointError(f"{error}, counted from step {start}" if start else str(error)) from error
             state = final_state(tapes)
+        if alive is not None:
+            outputs[~alive] = 0
         return outputs, tuple(s for s in state or () if s is not None)
 
     def mean_loss(self, batch: Batch, state: State | None = None) -> Any:
@@ -156,7 +136,7 @@ class SequenceModel:
         """Forward, loss, backpropagation through time; nothing is updated.
 
         `state` holds one (S, B, H) array or None for each layer; the gradient stops there (truncated
-        BPTT). The readout and the loss see the steps that the mask keeps at least once. With
+        BPTT). The readout and the loss see the steps that are read in at least one sequence. With
         `input_gradient`, `cell_grads[0].x` is dL/dx. Raises as `Cell.forward` and the loss do.
         """
         loss, d_y, kept, tapes = self._loss(batch, state)
@@ -178,27 +158,24 @@ class SequenceModel:
         """(loss, its derivative, the steps that it reads, the layers' tapes)."""
         if not isinstance(batch, Batch):
             raise TypeError(f"batch: expected a Batch, got {describe(batch)}")
-        tapes = self.unroll(batch.x, state)
+        tapes = self.unroll(batch.x, state, batch.lengths)
         h = tapes[-1].h
-        y, (T, B), O = to_array("y", batch.y), h.shape[:2], self.readout.output_size  # noqa: E741
-        for name, array in (("y", y), ("mask", to_array("mask", batch.mask))):
-            if array.shape[:2] == (B, T) != (T, B):
-                raise ValueError(
-                    f"{name}: expected time first like x, (T={T}, B={B}), got {array.shape}: one of the two looks like "
-                    f"(B, T); `swapaxes(0, 1)` puts time first"
-                )
-        mask = mask_array(batch.mask, (T, B))
-        if y.shape[:2] != (T, B):
-            raise ValueError(f"y: expected shape {(T, B)} or {(T, B, O)}, got {y.shape}")
-        if self.loss in TARGETS:  # here, where its shape and places are the batch's
-            y = TARGETS[self.loss]("y", y, mask, np.broadcast_to(np.zeros((), h.dtype), (T, B, O)))
+        y, mask = self.targets(batch, tapes[-1])
         read = mask.any(axis=1)
         kept = slice(None) if read.all() else np.flatnonzero(read)  # a slice copies nothing
         prediction = self.readout.forward(h[kept])
         loss, d_y = checked_loss(self.loss(prediction, y[kept], mask[kept]), prediction, np.arange(len(h))[kept])
         return loss, d_y, kept, tapes
 
-    def unroll(self, x: Array, state: State | None = None) -> tuple[Tape, ...]:
+    def targets(self, batch: Batch, tape: Tape) -> tuple[Array, Array]:
+        """(y at every step, the steps (T, B) that the loss reads), checked against the last layer's tape."""
+        shape, (check, axes) = (*tape.x.shape[:2], self.readout.output_size), TARGETS.get(self.loss, (None, None))
+        y, mask = targets(batch, tape.alive, shape, axes)
+        if check is not None:  # here, where its shape and places are the batch's
+            y = check("y", y, mask, np.broadcast_to(np.zeros((), tape.states.dtype), shape))
+        return y, mask
+
+    def unroll(self, x: Array, state: State | None = None, lengths: Array | None = None) -> tuple[Tape, ...]:
         """Each layer's tape; raises as `Cell.forward`, and where `state` does not hold one entry for each layer."""
         if state is not None and not (isinstance(state, Sequence | np.ndarray) and has_entries(state)):
             raise TypeError(f"state: expected one array for each of {len(self.cells)} layers, got {describe(state)}")
@@ -207,7 +184,8 @@ class SequenceModel:
             raise ValueError(f"state: expected one array for each of {len(self.cells)} layers, got {len(states)}")
         tapes: list[Tape] = []
         for cell, initial in zip(self.cells, states, strict=True):
-            tapes.append(cell.forward(tapes[-1].h if tapes else x, initial))
+            given = () if lengths is None else (lengths,)  # a cell of the user's may not know any
+            tapes.append(cell.forward(tapes[-1].h if tapes else x, initial, *given))
         return tuple(tapes)
 
 

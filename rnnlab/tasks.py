@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from rnnlab.batch import Batch, BatchStream
 from rnnlab.losses import mean_squared_error, softmax_cross_entropy
-from rnnlab.model import Batch, BatchStream, Loss, SequenceModel, check_sizes
+from rnnlab.model import Loss, SequenceModel, check_sizes
 from rnnlab.ops import Array
 from rnnlab.text import CharText, char_text, ngram_bits, python_reference
 from rnnlab.validate import one_of, positive_int

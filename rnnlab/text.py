@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rnnlab.batch import Batch, BatchStream
 from rnnlab.losses import softmax_cross_entropy
-from rnnlab.model import Batch, BatchStream, SequenceModel, check_sizes
+from rnnlab.model import SequenceModel, check_sizes
 from rnnlab.ops import Array
 from rnnlab.validate import describe, generator, label_array, positive_float, positive_int
 

@@ -15,8 +15,9 @@ from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
+from rnnlab.batch import Batch, BatchStream
 from rnnlab.checkpoint import load_trainer, save_trainer
-from rnnlab.model import Batch, BatchStream, LossAndGrads, SequenceModel, check_model
+from rnnlab.model import LossAndGrads, SequenceModel, check_model
 from rnnlab.ops import Array
 from rnnlab.optim import Optimizer, clip_by_global_norm, global_norm, uninterrupted
 from rnnlab.saving import first_difference, outline

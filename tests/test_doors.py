@@ -27,6 +27,7 @@ T, B, D, H, O = 6, 3, 4, 5, 2  # noqa: E741 - O is the shape letter
 Doors = dict[str, tuple[Callable[..., Any], dict[str, Any]]]
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(T, B, D)), RNG.normal(size=(T, B, O))
+LENGTHS = np.array([3, 6, 1])
 CELL = rl.LSTMCell(D, H, rng=0)
 MODEL = rl.SequenceModel(CELL, rl.Dense(H, O, rng=1), rl.mean_squared_error)
 TEXT = rl.tasks.char_text("abc\n" * 50, T=4, batch_size=2)
@@ -63,7 +64,7 @@ def doors() -> Doors:
     return (
         cells
         | {
-            "Cell.forward": (CELL.forward, {"x": X, "state": np.zeros((2, B, H))}),
+            "Cell.forward": (CELL.forward, {"x": X, "state": np.zeros((2, B, H)), "lengths": LENGTHS}),
             "Cell.backward": (CELL.backward, {"tape": TAPE, "d_h": np.ones((T, B, H)), "d_state": np.ones((2, B, H))}),
             "Cell.with_params": (CELL.with_params, {"params": dict(CELL.params)}),
             "Cell.astype": (CELL.astype, {"dtype": np.float32}),
@@ -76,16 +77,18 @@ def doors() -> Doors:
             "Dense.forward": (MODEL.readout.forward, {"h": np.ones((T, B, H))}),
             "Dense.backward": (MODEL.readout.backward, {"h": np.ones((T, B, H)), "d_y": np.ones((T, B, O))}),
             "SequenceModel()": (rl.SequenceModel, {"cells": CELL, "readout": MODEL.readout, "loss": MODEL.loss}),
-            "SequenceModel.predict": (MODEL.predict, {"x": X, "state": [np.zeros((2, B, H))]}),
-            "SequenceModel.unroll": (MODEL.unroll, {"x": X, "state": [np.zeros((2, B, H))]}),
+            "SequenceModel.predict": (MODEL.predict, {"x": X, "state": [np.zeros((2, B, H))], "lengths": LENGTHS}),
+            "SequenceModel.unroll": (MODEL.unroll, {"x": X, "state": [np.zeros((2, B, H))], "lengths": LENGTHS}),
             "SequenceModel.with_params": (MODEL.with_params, {"params": PARAMS}),
             "SequenceModel.astype": (MODEL.astype, {"dtype": np.float32}),
             "SequenceModel.mean_loss": (MODEL.mean_loss, {"batch": rl.Batch(X, Y), "state": [np.zeros((2, B, H))]}),
             "SequenceModel.loss_and_grads": (MODEL.loss_and_grads, {"batch": rl.Batch(X, Y), "state": [None]}),
             "Batch": (
-                lambda x, y, mask: MODEL.loss_and_grads(rl.Batch(x, y, mask)),
-                {"x": X, "y": Y, "mask": np.ones((T, B), bool)},
+                lambda x, y, mask, lengths: MODEL.loss_and_grads(rl.Batch(x, y, mask, lengths)),
+                {"x": X, "y": Y, "mask": np.ones((T, B), bool), "lengths": LENGTHS},
             ),
+            "Batch, one answer": (lambda x, y: MODEL.loss_and_grads(rl.Batch(x, y)), {"x": X, "y": Y[0]}),
+            "pad": (rl.pad, {"sequences": [X[:2, 0], X[:, 1]]}),
             "softmax_cross_entropy": (
                 rl.softmax_cross_entropy,
                 {"prediction": Y, "target": np.ones((T, B), int), "mask": np.ones((T, B), bool)},
@@ -120,7 +123,7 @@ def doors() -> Doors:
             "GradientNormLogger.norms": (logger().norms, {"state": "c", "layer": 0}),
             "GradientNormLogger.save": (logger().save, {"path": "norms.npz"}),
             "GradientNormLogger.load": (rl.GradientNormLogger.load, {"path": "norms.npz", "on_alarm": None}),
-            "check_gradients": (rl.check_gradients, {"target": CELL}),
+            "check_gradients": (rl.check_gradients, {"target": CELL, "lengths": np.array([5, 1, 2])}),
             "diagnose": (rl.diagnose, {"target": CELL, "rng": 0, "T": 3, "B": 2}),
             "tasks.adding": (rl.tasks.adding, {"T": 10, "batch_size": 4, "seed": 0}),
             "tasks.movie": (rl.tasks.movie, {"T": 10, "batch_size": 4, "seed": 0}),
@@ -175,7 +178,10 @@ def laboratory() -> Doors:
     batch = {"model": MODEL, "batch": rl.Batch(X, Y)}
     statistics, record = lab.gate_statistics(CELL, TAPE), logger()
     found: Doors = {
-        "lab.connectivity": (lab.connectivity, {"target": CELL, "x": X, "state": np.zeros((2, B, H))}),
+        "lab.connectivity": (
+            lab.connectivity,
+            {"target": CELL, "x": X, "state": np.zeros((2, B, H)), "lengths": LENGTHS},
+        ),
         "lab.distance_gradients": (lambda **a: next(lab.distance_gradients(**a)), pulled),
         "lab.distance_terms": (lab.distance_terms, pulled),
         "lab.memory_paths": (lab.memory_paths, pulled),

@@ -144,7 +144,7 @@ def test_tapes_and_batches_are_equal_to_themselves_alone_and_print_on_one_line()
         assert len({record, record}) == 1
         assert "\n" not in repr(record)
         assert len(repr(record)) < 400
-    assert repr(batch) == "Batch(x=float64(5, 4, 2), y=float64(5, 4, 1), mask=None)"
+    assert repr(batch) == "Batch(x=float64(5, 4, 2), y=float64(5, 4, 1), mask=None, lengths=None)"
 
 
 def test_tab_completion_lists_what_is_loaded_on_demand() -> None:

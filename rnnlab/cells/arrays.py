@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rnnlab.ops import Array
-from rnnlab.validate import describe
+from rnnlab.validate import check_shape, describe, to_array
 
 Arrays = Sequence[Array] | Array  # one (B, H) array for each gate, state part or extra
 quietly = np.errstate(over="ignore", invalid="ignore", under="ignore")  # of a function that reports what is not finite
@@ -20,6 +20,41 @@ def write(what: str, slots: Array, t: int, values: Arrays) -> None:
         raise ValueError(f"{what}: expected a tuple of {len(slots)} arrays (B, H), got {got}")
     for k, value in enumerate(values):
         slots[k, t] = value
+
+
+def alive_steps(lengths: object, T: int, B: int) -> Array | None:
+    """The steps that each sequence takes part in, (T, B) booleans; None where that is all of them.
+
+    `lengths` is (B,) integers from 1 to T, or such an array of booleans. Raises TypeError or ValueError for others.
+    """
+    array = to_array("lengths", lengths)
+    if array.dtype == bool:
+        check_shape("lengths", array, (("T", T), ("B", B)))
+    elif array.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected (B={B},) integers or (T, B) booleans, got {describe(lengths)}")
+    elif array.shape == (T,) != (B,):
+        raise ValueError(
+            f"lengths: expected one for each of B={B} sequences, got {T}, as many as x has steps: where x is "
+            "(B, T, ...), `x.swapaxes(0, 1)` puts time first"
+        )
+    else:
+        check_shape("lengths", array, (("B", B),))
+        if array.min() < 1 or array.max() > T:
+            wrong = array[(array < 1) | (array > T)][0]
+            raise ValueError(f"lengths: expected integers from 1 to T={T}, got {wrong}; leave out empty sequences")
+        array = np.arange(T)[:, None] < array
+    return None if array.all() else array
+
+
+def padded(x: object, lengths: object) -> tuple[Array, Array | None]:
+    """(x with 0 wherever a sequence rests, whatever stood there; the steps (T, B) where none does, None for all)."""
+    array = to_array("x", x)
+    if lengths is None or array.ndim not in (2, 3):  # `check_input` refuses the latter
+        return array, None
+    alive = alive_steps(lengths, *array.shape[:2])
+    if alive is None:
+        return array, None
+    return np.where(alive if array.ndim == 2 else alive[..., None], array, array.dtype.type(0)), alive
 
 
 def read_only(array: Array) -> Array:

@@ -16,6 +16,7 @@ from rnnlab.cells.arrays import (
     column_sums,
     one_hot_products,
     outer_products,
+    padded,
     project,
     quietly,
     read_only,
@@ -176,7 +177,7 @@ class Cell(Layer):
     # ---- the two time loops -------------------------------------------------------------------
 
     @quietly
-    def forward(self, x: Array, state: Array | None = None) -> Tape:
+    def forward(self, x: Array, state: Array | None = None, lengths: Array | None = None) -> Tape:
         """Unroll over time and record everything.
 
         Parameters
@@ -185,6 +186,10 @@ class Cell(Layer):
             (T, B, D) floats, or (T, B) integers 0 .. D-1 that mean one-hot rows.
         state
             The initial state (S, B, H), or None for zeros.
+        lengths
+            The number of steps of each sequence, (B,) integers in any order; None for T. Past its end a sequence
+            rests: its state stays, its output is 0, and x is not read. Booleans (T, B) say step by step who takes
+            part, so a sequence may also begin late or have gaps.
 
         Raises
         ------
@@ -193,6 +198,7 @@ class Cell(Layer):
         FloatingPointError
             Where a state overflows or turns NaN, naming the step.
         """
+        x, alive = padded(x, lengths)
         x = self.check_input(x)
         T, B, S, E, H = *x.shape[:2], len(self.state_names), len(self.extra_names), self.hidden_size
         states, extras = np.empty((S, T + 1, B, H), self.dtype), np.empty((E, T, B, H), self.dtype)
@@ -200,13 +206,18 @@ class Cell(Layer):
         # Each step's gates take the place of its a, which is used up.
         gates = project(x, self.W_x.astype(self.dtype, copy=False), self.b)
         a, prev = read_only(gates), read_only(states.swapaxes(0, 1))
+        rest = None if alive is None else ~alive
         for t in range(T):
             gates_t, next_state, extras_t = self.step(a[:, t], prev[t])
             write("step: next_state", states, t + 1, next_state)
             write("step: extras", extras, t, extras_t)
             write("step: gates", gates, t, gates_t)
+            if rest is not None:
+                states[:, t + 1, rest[t]] = states[:, t, rest[t]]
+        if rest is not None:
+            gates[:, rest] = extras[:, rest] = 0
         self._check_states("state", states)
-        return Tape(x, states.swapaxes(0, 1), gates, extras, self.gate_names)
+        return Tape(x, states.swapaxes(0, 1), gates, extras, self.gate_names, alive)
 
     @quietly
     def backward(
@@ -219,7 +230,7 @@ class Cell(Layer):
         tape
             What `forward` returned.
         d_h
-            (T, B, H), dL/dh_t as read at each step's output.
+            (T, B, H), dL/dh_t as read at each step's output; not read where a sequence rests.
         d_state
             (S, B, H), what reaches the final state from outside this call, besides d_h; None for zeros.
         input_gradient
@@ -230,6 +241,9 @@ class Cell(Layer):
         self.check_tape(tape)
         T, B, S, K, H = *tape.x.shape[:2], len(self.state_names), len(self.gate_names), self.hidden_size
         d_h = self._check_array("d_h", d_h, ("T", T), ("B", B), ("H", H))
+        rest = None if tape.alive is None else ~tape.alive
+        if rest is not None:
+            d_h = np.where(rest[..., None], 0, d_h)
         d_states, d_a = np.empty((S, T + 1, B, H), self.dtype), np.empty((K, T, B, H), self.dtype)
         d_states[:, T] = 0 if d_state is None else self._check_array("d_state", d_state, ("S", S), ("B", B), ("H", H))
         d_extras = np.empty((0, T, B, H), self.dtype)
@@ -244,8 +258,12 @@ class Cell(Layer):
                 write("step_backward: d_a", d_a, t, d_a_t)
                 write("step_backward: d_prev", d_states, t, d_prev)
                 write("step_backward: d_extras", d_extras, t, d_extras_t)
+                if rest is not None:
+                    d_states[:, t, rest[t]] = d_states[:, t + 1, rest[t]]
         finally:
             del self._W_h_transposed
+        if rest is not None:
+            d_a[:, rest] = d_extras[:, rest] = 0
         self._check_states("dL/dstate", d_states)
         params = self._param_grads(tape, d_a, d_extras)
         d_x = None
@@ -289,6 +307,8 @@ class Cell(Layer):
             got = getattr(tape, name).shape
             if got != shape:
                 raise ValueError(f"tape: expected {name} {shape} of this cell's forward pass, got {got}")
+        if tape.alive is not None and tape.alive.shape != (T, B):
+            raise ValueError(f"tape: expected alive {(T, B)} of this cell's forward pass, got {tape.alive.shape}")
 
     def check_grads(self, tape: Tape, grads: Gradients) -> None:
         """TypeError or ValueError for anything but the gradients of a backward pass over this tape."""

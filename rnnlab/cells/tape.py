@@ -35,6 +35,8 @@ class Tape(Record):
     states   (T+1, S, B, H); states[t] enters step t, states[T] is the final state
     gates    (K, T, B, H), activated
     extras   (E, T, B, H), other values that the backward pass needs
+    alive    (T, B) booleans, the steps that each sequence takes part in, None for all; at the others its state stays
+             as it was, and its gates, extras and output are 0
     """
 
     x: Array
@@ -42,12 +44,13 @@ class Tape(Record):
     gates: Array
     extras: Array
     gate_names: tuple[str, ...]
+    alive: Array | None = None
 
     @property
     def h(self) -> Array:
-        """The outputs h_1 .. h_T, (T, B, H): the first state part after each step."""
+        """The outputs h_1 .. h_T, (T, B, H): the first state part after each step; 0 where a sequence rests."""
         h: Array = self.states[1:, 0]
-        return h
+        return h if self.alive is None else np.where(self.alive[..., None], h, 0)
 
     def gate(self, name: str) -> Array:
         """One gate's activations, (T, B, H). Raises KeyError for a name the cell does not have."""

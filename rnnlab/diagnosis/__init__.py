@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from rnnlab.batch import Batch
 from rnnlab.case import Case, best_method, cell_case, derivative, gradient, loss_case, model_case, pair_case, resized
 from rnnlab.cells.base import Cell
 from rnnlab.diagnosis.compare import compare_cells
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.diagnosis.search import Fresh, Repair, Search, all_repairs, forward_repair
 from rnnlab.diagnosis.source import executed, learners, sources
-from rnnlab.model import Batch, SequenceModel
+from rnnlab.model import SequenceModel
 from rnnlab.trainer import one_blas_thread
 from rnnlab.validate import describe, generator, positive_int
 
@@ -117,11 +118,11 @@ def _of_cell(cell: Cell, T: int, B: int, rng: np.random.Generator) -> Diagnosis:
 
 def _of_model(model: SequenceModel, batch: Batch, rng: np.random.Generator) -> Diagnosis:
     """The loss alone, then each cell alone, then the whole: what follows from one mistake is not said again."""
-    y, _ = model.predict(batch.x)
-    mask = np.ones(y.shape[:2], bool) if batch.mask is None else np.asarray(batch.mask)
+    tape = model.unroll(batch.x, None, batch.lengths)[-1]
+    y, (target, mask) = model.readout.forward(tape.h), model.targets(batch, tape)
 
     def loss(prediction: Any) -> Any:
-        value, d_prediction = model.loss(prediction, np.asarray(batch.y), mask)
+        value, d_prediction = model.loss(prediction, target, mask)
         return value, {"prediction": d_prediction}
 
     parts = [_of_case(lambda: loss_case(loss, (y.astype(float),), rng), _name(model.loss), rng)]

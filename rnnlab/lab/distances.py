@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rnnlab.batch import Batch
 from rnnlab.cells.base import Cell, Tape
 from rnnlab.gradnorm import block_norms, entry_of
 from rnnlab.lab.recorded import check_cell, fold_time, outside_gradients, rows_to_unfolded, slice_time, unfolded_to_rows
-from rnnlab.losses import mask_array
-from rnnlab.model import Batch, LossAndGrads, SequenceModel, State, check_model
+from rnnlab.model import LossAndGrads, SequenceModel, State, check_model
 from rnnlab.ops import Array, norm
 from rnnlab.validate import describe, has_entries, positive_int
 
@@ -72,8 +72,7 @@ def output_gradients(model: SequenceModel, batch: Batch, result: LossAndGrads) -
     h = result.tapes[-1].h
     if not isinstance(batch, Batch):
         raise TypeError(f"batch: expected a Batch, got {describe(batch)}")
-    mask = mask_array(batch.mask, h.shape[:2])
-    _, d_y = model.loss(model.readout.forward(h), np.asarray(batch.y), mask)
+    _, d_y = model.loss(model.readout.forward(h), *model.targets(batch, result.tapes[-1]))
     above = [grads.x for grads in result.cell_grads[1:]]
     return *[d_h for d_h in above if d_h is not None], model.readout.backward(h, d_y)[1]
 

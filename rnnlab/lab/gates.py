@@ -50,9 +50,9 @@ def gate_statistics(
 ) -> GateStatistics:
     """Statistics of a cell's sigmoid gates: all that `gate_names` lists but "candidate".
 
-    `tapes` is one tape or several; `keeps` names the gate that keeps the memory where it is neither
-    "forget" nor "update". Raises ValueError for a cell without such a gate, for a gate that leaves
-    [0, 1], and unless 0 < low < high < 1.
+    `tapes` is one tape or several; steps past a sequence's end do not count. `keeps` names the gate that keeps the
+    memory where it is neither "forget" nor "update". Raises ValueError for a cell without such a gate, for a gate that
+    leaves [0, 1], and unless 0 < low < high < 1.
     """
     if not positive_float("low", low) < positive_float("high", high) < 1:
         raise ValueError(f"low, high: expected 0 < low < high < 1, got {low} and {high}")
@@ -62,8 +62,8 @@ def gate_statistics(
     for tape in recorded:
         check_cell(cell, tape)
     keeper = memory_gate(cell, keeps)
-    K, H = len(cell.gate_names), cell.hidden_size
-    gates = np.concatenate([tape.gates.reshape(K, -1, H) for tape in recorded], axis=1)
+    taking_part = [np.ones(tape.x.shape[:2], bool) if tape.alive is None else tape.alive for tape in recorded]
+    gates = np.concatenate([tape.gates[:, at] for tape, at in zip(recorded, taking_part, strict=True)], axis=1)
     chosen = [k for k, name in enumerate(cell.gate_names) if name != "candidate"]
     for k in {*chosen, keeper}:
         least, most = gates[k].min(), gates[k].max()

@@ -7,29 +7,35 @@ from html import escape
 
 import numpy as np
 
+from rnnlab.batch import Batch
+from rnnlab.cells.arrays import padded
 from rnnlab.cells.base import Cell, Tape
 from rnnlab.lab.recorded import backward_in_blocks, log
-from rnnlab.model import Batch, SequenceModel, State, check_model
+from rnnlab.model import SequenceModel, State, check_model
 from rnnlab.ops import Array, norm
 from rnnlab.validate import describe, float_array, positive_float, to_array
 
 
-def connectivity(target: Cell | SequenceModel, x: Array, state: State | Array | None = None) -> Array:
+def connectivity(
+    target: Cell | SequenceModel, x: Array, state: State | Array | None = None, lengths: Array | None = None
+) -> Array:
     """log ||d h_T / d x_t|| (natural, Frobenius norm) for every t of each sequence, (T, B).
 
     h_T is the last output of the cell or of the model's last layer; x as `forward` takes it, integers
     as their one-hot rows; `state` (S, B, H) for a cell, one for each layer of a model, None for zeros.
-    -inf where nothing of x_t arrives. After Madsen 2019 (doi 10.23915/distill.00016). Raises as
-    `Cell.forward`, TypeError for a target that is neither.
+    With `lengths` h_T is the output at each sequence's end. -inf where nothing of x_t arrives. After Madsen 2019 (doi
+    10.23915/distill.00016). Raises as `Cell.forward`, TypeError for a target that is neither.
     """
     if isinstance(target, Cell):
         cells: tuple[Cell, ...] = (target,)
         tapes: tuple[Tape, ...] = (
-            target.forward(_rows(target, x), None if state is None else to_array("state", state)),
+            target.forward(_rows(target, x, lengths), None if state is None else to_array("state", state), lengths),
         )
     elif isinstance(target, SequenceModel):
         cells = target.cells
-        tapes = target.unroll(_rows(cells[0], x), tuple(state) if isinstance(state, np.ndarray) else state)
+        tapes = target.unroll(
+            _rows(cells[0], x, lengths), tuple(state) if isinstance(state, np.ndarray) else state, lengths
+        )
     else:
         raise TypeError(f"target: expected a Cell or a SequenceModel, got {describe(target)}")
     (T, B), H = tapes[0].x.shape[:2], cells[-1].hidden_size
@@ -43,9 +49,9 @@ def connectivity(target: Cell | SequenceModel, x: Array, state: State | Array | 
     return log_norms
 
 
-def _rows(cell: Cell, x: Array) -> Array:
+def _rows(cell: Cell, x: Array, lengths: Array | None) -> Array:
     """x, integers as their one-hot rows; TypeError or ValueError as `Cell.forward`."""
-    x = cell.check_input(x)
+    x = cell.check_input(padded(x, lengths)[0])
     return np.eye(cell.input_size, dtype=cell.dtype)[x] if x.ndim == 2 else x
 
 
@@ -56,7 +62,7 @@ def input_gradient_norms(model: SequenceModel, batch: Batch, state: State | None
     """
     check_model(model)
     if isinstance(batch, Batch):
-        batch = replace(batch, x=_rows(model.cells[0], batch.x))
+        batch = replace(batch, x=_rows(model.cells[0], batch.x, batch.lengths))
     d_x = model.loss_and_grads(batch, state, input_gradient=True).cell_grads[0].x
     return norm(np.asarray(d_x), (2,))
 

@@ -23,6 +23,7 @@ def slice_time(tape: Tape, start: int, end: int) -> Tape:
         states=tape.states[start : end + 1],
         gates=tape.gates[:, start:end],
         extras=tape.extras[:, start:end],
+        alive=None if tape.alive is None else tape.alive[start:end],
     )
 
 
@@ -34,7 +35,9 @@ def fold_time(tape: Tape, times: Array) -> Tape:
     rows = len(times) * tape.states.shape[2]
     gates, extras = (a[:, times].reshape(len(a), 1, rows, a.shape[-1]) for a in (tape.gates, tape.extras))
     states = np.array([unfolded_to_rows(tape.states[times]), unfolded_to_rows(tape.states[times + 1])])
-    return replace(tape, x=tape.x[times].reshape(1, rows, *tape.x.shape[2:]), states=states, gates=gates, extras=extras)
+    alive = None if tape.alive is None else tape.alive[times].reshape(1, rows)
+    x = tape.x[times].reshape(1, rows, *tape.x.shape[2:])
+    return replace(tape, x=x, states=states, gates=gates, extras=extras, alive=alive)
 
 
 def unfolded_to_rows(a: Array) -> Array:
@@ -57,7 +60,8 @@ def repeat_batch(tape: Tape, times: int) -> Tape:
     """Every sequence `times` times, the whole batch after itself: a place for as many different gradients."""
     x = np.tile(tape.x, (1, times, 1)[: tape.x.ndim])
     states, gates, extras = (np.tile(a, (1, 1, times, 1)) for a in (tape.states, tape.gates, tape.extras))
-    return replace(tape, x=x, states=states, gates=gates, extras=extras)
+    alive = None if tape.alive is None else np.tile(tape.alive, (1, times))
+    return replace(tape, x=x, states=states, gates=gates, extras=extras, alive=alive)
 
 
 def as_float64(tape: Tape) -> Tape:
@@ -110,6 +114,8 @@ def outside_gradients(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None)
     steps, S, B, H = tape.states.shape
     outside = np.zeros(tape.states.shape, cell.dtype)
     outside[1:, 0] = float_array("d_h", d_h, (("T", steps - 1), ("B", B), ("H", H)), cell.dtype)
+    if tape.alive is not None:
+        outside[1:, 0][~tape.alive] = 0  # the output is 0 there, whatever the state
     if d_state is not None:
         outside[-1] += float_array("d_state", d_state, (("S", S), ("B", B), ("H", H)), cell.dtype)
     return outside

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from rnnlab.batch import Batch
 from rnnlab.cells import Cell, GRUResetBeforeCell, LSTMCell
 from rnnlab.diagnosis import diagnose
 from rnnlab.lab import truncation
-from rnnlab.model import Batch, SequenceModel
+from rnnlab.model import SequenceModel
 
 
 @dataclass(frozen=True)
