@@ -26,6 +26,7 @@ from rnnlab.case import (
 from rnnlab.cells.base import Cell
 from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
+from rnnlab.tables import html_table
 from rnnlab.validate import describe, generator, positive_float, positive_int
 
 LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
@@ -79,15 +80,24 @@ class GradientReport:
     def worst(self) -> CheckRow:
         return max(self.rows, key=lambda row: row.error)
 
+    def _table(self) -> Iterator[tuple[str, str, str, str]]:
+        for row in self.rows:
+            entries = f"{row.entries}/{row.size}" if row.entries else f"{row.size}"
+            yield row.block, entries, f"{row.error:.1e}", "ok" if row.error <= self.tolerance else "WRONG"
+
     def __str__(self) -> str:
         width = max(len(row.block) for row in self.rows)
         lines = [f"{self.target}: {self.method}, tolerance {self.tolerance:g}"]
         lines.append(f"{'gradient':{width}}  entries  relative error")
-        for row in self.rows:
-            verdict = "ok" if row.error <= self.tolerance else "WRONG"
-            entries = f"{row.entries}/{row.size}" if row.entries else f"{row.size}"
-            lines.append(f"{row.block:{width}}  {entries:>7}  {row.error:.1e}  {verdict}")
+        lines += [
+            f"{block:{width}}  {entries:>7}  {error}  {verdict}" for block, entries, error, verdict in self._table()
+        ]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The same table for notebooks."""
+        caption = f"{self.target}: {self.method}, tolerance {self.tolerance:g}"
+        return html_table(("gradient", "entries", "relative error", ""), self._table(), caption)
 
 
 class GradientMismatch(AssertionError):

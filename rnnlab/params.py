@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from rnnlab.init import Initializer, initializer
 from rnnlab.ops import Array
+from rnnlab.tables import html_table
 from rnnlab.validate import check_param, check_params, float_array, float_dtype
 
 SHAPE_LETTERS = "TBDHKSEO"
@@ -72,6 +73,11 @@ class Layer:
     def astype(self, dtype: npt.DTypeLike) -> Self:
         """A copy of this layer computing in `dtype`: float32, float64, or complex for derivative checks."""
         return self.with_params({name: p.astype(float_dtype(dtype)) for name, p in self.params.items()})
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: each parameter with its shape."""
+        rows = [(name, " x ".join(map(str, p.shape)), p.size) for name, p in self.params.items()]
+        return html_table(("parameter", "shape", "numbers"), rows, repr(self))
 
 
 class Params(MutableMapping[str, Array]):

@@ -21,6 +21,7 @@ from rnnlab.model import LossAndGrads, SequenceModel, check_model
 from rnnlab.ops import Array
 from rnnlab.optim import Optimizer, clip_by_global_norm, global_norm, uninterrupted
 from rnnlab.saving import first_difference, outline
+from rnnlab.tables import html_table
 from rnnlab.validate import describe, has_entries, positive_float, positive_int
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -42,11 +43,9 @@ class History:
         if not self.loss:
             return "<p>no training step yet</p>"
         lowest = min(range(len(self)), key=self.loss.__getitem__)
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{n + 1}</td><td>{self.loss[n]:.4g}</td><td>{self.gradient_norm[n]:.3g}</td></tr>"
-            for name, n in (("first", 0), ("lowest", lowest), ("last", len(self) - 1))
-        )
-        return f"<table><tr><th></th><th>step</th><th>loss</th><th>gradient norm</th></tr>{rows}</table>"
+        steps = {"first": 0, "lowest": lowest, "last": len(self) - 1}
+        rows = [(name, n + 1, f"{self.loss[n]:.4g}", f"{self.gradient_norm[n]:.3g}") for name, n in steps.items()]
+        return html_table(("", "step", "loss", "gradient norm"), rows)
 
 
 class Trainer:

@@ -1,6 +1,7 @@
 """What the lesson's page is made with: claims that can fail, a knob that works without a kernel, gaps that are seen."""
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import rnnlab as rl
 from rnnlab.lesson import claims, exercises, figure
 from rnnlab.lesson.knob import Knob
+from rnnlab.tables import html_table
 
 
 def test_a_claim_that_does_not_hold_stops_the_page(capsys: Any) -> None:
@@ -99,4 +101,38 @@ def test_a_history_shows_its_first_lowest_and_last_step() -> None:
     assert "no training step" in rl.History()._repr_html_()
     page = rl.History([3.0, 0.25, 1.5], [9.0, 8.0, 7.0])._repr_html_()
     for name, step, loss, norm in (("first", 1, "3", "9"), ("lowest", 2, "0.25", "8"), ("last", 3, "1.5", "7")):
-        assert f"<th>{name}</th><td>{step}</td><td>{loss}</td><td>{norm}</td>" in page
+        assert columns(page)[name] == [str(step), loss, norm]
+
+
+def columns(page: str) -> dict[str, list[str]]:
+    """The rows of an HTML table by their first column."""
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in page.split("<tr>")[2:]]
+    return {first: rest for first, *rest in rows}
+
+
+def test_a_table_is_safe_and_aligned_and_raises_exponents() -> None:
+    page = html_table(["<b>", "n"], [["x < 1", 3.5], ["10^-24.2", "-7"]], "a & b")
+    assert '<th scope="col" style="text-align:left">&lt;b&gt;</th>' in page
+    assert '<td style="text-align:left">x &lt; 1</td><td style="text-align:right">3.5</td>' in page
+    assert '<td style="text-align:right">10<sup>-24.2</sup></td><td style="text-align:right">-7</td>' in page
+    assert "a &amp; b</caption>" in page
+
+
+@pytest.mark.parametrize("kind", [rl.RNNCell, rl.LSTMCell, rl.GRUCell, rl.GRUResetBeforeCell, rl.FourGateLSTMCell])
+def test_a_cell_shows_its_parameters_as_a_table(kind: Any) -> None:
+    cell = kind(2, 3, rng=0)
+    page = cell._repr_html_()
+    assert repr(cell) in page
+    shown = columns(page)
+    assert shown == {name: [" x ".join(map(str, p.shape)), str(p.size)] for name, p in cell.params.items()}
+
+
+def test_reports_show_the_table_that_they_print() -> None:
+    report = rl.check_gradients(rl.GRUCell(2, 3, rng=0))
+    shown = columns(report._repr_html_())
+    assert list(shown) == [row.block for row in report.rows]
+    for block, values in shown.items():
+        assert re.search(rf"^{re.escape(block)} +{' +'.join(map(re.escape, values))}$", str(report), re.MULTILINE)
+    statistics = rl.lab.gate_statistics(cell := rl.LSTMCell(2, 3, rng=0), cell.forward(np.ones((4, 2, 2))))
+    for gate, values in columns(statistics._repr_html_()).items():
+        assert f"{gate} {' '.join(values)}" in re.sub(" +", " ", str(statistics))

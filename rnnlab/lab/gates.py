@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from rnnlab.cells.base import Cell, Tape
 from rnnlab.lab.recorded import check_cell, memory_gate
 from rnnlab.ops import Array
+from rnnlab.tables import html_table
 from rnnlab.validate import has_entries, positive_float
 
 
@@ -35,14 +36,25 @@ class GateStatistics:
         """The units by half-life, the longest memory first, (H,)."""
         return np.argsort(-self.half_life, kind="stable")
 
+    def _shares(self) -> Iterator[tuple[str, str, str, str]]:
+        for name, *values in zip(self.gate_names, self.mean, self.left, self.right, strict=True):
+            mean, left, right = (f"{value.mean():.2f}" for value in values)
+            yield name, mean, left, right
+
+    def _half_lives(self) -> str:
+        shortest, median, longest = np.sort(self.half_life)[[0, len(self.half_life) // 2, -1]]
+        return f"half-life in steps: shortest {shortest:.3g}, median {median:.3g}, longest {longest:.3g}"
+
     def __str__(self) -> str:
         width = max(map(len, self.gate_names))
         lines = [f"{'gate':{width}}  mean  below {self.low:g}  above {self.high:g}  (share of time, all units)"]
-        for name, mean, left, right in zip(self.gate_names, self.mean, self.left, self.right, strict=True):
-            lines.append(f"{name:{width}}  {mean.mean():4.2f}  {left.mean():9.2f}  {right.mean():9.2f}")
-        shortest, median, longest = np.sort(self.half_life)[[0, len(self.half_life) // 2, -1]]
-        lines.append(f"half-life in steps: shortest {shortest:.3g}, median {median:.3g}, longest {longest:.3g}")
-        return "\n".join(lines)
+        lines += [f"{name:{width}}  {mean:>4}  {left:>9}  {right:>9}" for name, mean, left, right in self._shares()]
+        return "\n".join([*lines, self._half_lives()])
+
+    def _repr_html_(self) -> str:
+        """The same table for notebooks."""
+        head = ("gate", "mean", f"share of time below {self.low:g}", f"above {self.high:g}")
+        return html_table(head, self._shares(), self._half_lives())
 
 
 def gate_statistics(

@@ -71,18 +71,16 @@ def cell_diagram(
     if ax is None:
         wide, high = (max(getattr(node, axis) for node in nodes.values()) for axis in "xy")
         ax = plt.subplots(figsize=(1.1 * wide + 1.6, 0.72 * high + 1.3), layout="constrained")[1]
-    for node in nodes.values():
-        for parent in node.parents:
-            start, lit = nodes[parent], stage in (None, node.stage)
-            style = dict(arrowstyle="-|>", shrinkA=2, shrinkB=2, color=INK if stage is None else LIT if lit else PALE)
-            style |= dict(connectionstyle="arc3,rad=0.04", linewidth=1.6 if lit else 0.8)
-            ends = (node.x - _half(node), node.y), (start.x + _half(start), start.y)
-            ax.annotate("", *ends, arrowprops=style, zorder=1)
-    for node in nodes.values():
+    boxes: dict[str, Any] = {}
+    for name, node in nodes.items():
         colour = INK if stage is None else LIT if node.stage == stage else PALE
-        box = dict(boxstyle="round,pad=0.35", facecolor="#E8F1F8" if node.gate else "white", edgecolor=colour)
+        box: dict[str, Any] = dict(
+            boxstyle="round,pad=0.35", facecolor="#E8F1F8" if node.gate else "white", edgecolor=colour
+        )
+        box["linewidth"] = 2.0 if stage is not None and node.stage == stage else 1.0
         text = re.sub(r"_(\{t-1\}|t|\w+)", r"$_{\1}$", node.text).replace("*", "·")
-        ax.text(node.x, node.y, text, ha="center", va="center", color=colour, fontsize=11, bbox=box, zorder=3)
+        shown = ax.text(node.x, node.y, text, ha="center", va="center", color=colour, fontsize=11, bbox=box, zorder=3)
+        boxes[name] = shown.get_bbox_patch()
         numbers = " ".join(f"{v:z.2f}" for v in node.value[0, :3]) + (" …" if node.value.shape[1] > 3 else "")
         back = dict(facecolor="white", edgecolor="none", pad=0.5, alpha=0.85)
         place: dict[str, Any] = dict(ha="center", va="top", color=colour, fontsize=11, zorder=4, bbox=back)
@@ -91,6 +89,17 @@ def cell_diagram(
     ax.set(xlim=(min(xs) - 0.7, max(xs) + 0.7), ylim=(min(ys) - 0.8, max(ys) + 0.6))
     ax.set_title(f"{type(cell).__name__}" + (f": {stage}" if stage else ""), fontsize=12)
     ax.axis("off")
+    whole: Any = ax.figure.figure  # the figure itself where ax stands in a part of it
+    whole.draw_without_rendering()  # now every box has its size
+    edges = {name: box.get_window_extent().transformed(ax.transData.inverted()) for name, box in boxes.items()}
+    for name, node in nodes.items():
+        for parent in node.parents:
+            start, lit = nodes[parent], stage in (None, node.stage)
+            style = dict(arrowstyle="-|>", shrinkA=0, shrinkB=0, color=INK if stage is None else LIT if lit else PALE)
+            bend = -0.15 if any(abs(_passing(start, node, one)) < 0.3 for one in nodes.values()) else 0.04
+            style |= dict(connectionstyle=f"arc3,rad={bend}", linewidth=1.6 if lit else 0.8)
+            ends = (edges[name].x0, node.y), (edges[parent].x1, start.y)
+            ax.annotate("", *ends, arrowprops=style, zorder=1)
     return ax
 
 
@@ -143,6 +152,13 @@ def _half(node: Node) -> float:
     return 0.046 * len(re.sub(r"[_{}]", "", node.text)) + 0.1
 
 
+def _passing(start: Node, end: Node, node: Node) -> float:
+    """How far above `node` the wire from `start` to `end` passes it; inf where it does not."""
+    if not start.x < node.x < end.x:
+        return np.inf
+    return start.y + (end.y - start.y) * (node.x - start.x) / (end.x - start.x) - node.y
+
+
 def _placed(nodes: dict[str, Node], cell: Cell) -> dict[str, Node]:
     """Columns by the longest way from the inputs; heights by the mean of what a box reads; and the stages."""
     inputs = [name for name, node in nodes.items() if not node.parents]
@@ -162,6 +178,10 @@ def _placed(nodes: dict[str, Node], cell: Cell) -> dict[str, Node]:
             previous = node.y = max(node.y, previous + 1.1)
             node.x = right + half
         right += 2 * half + 0.7
+    columns = [node.x for node in nodes.values()]
+    for node in (node for node in nodes.values() if columns.count(node.x) == 1):  # off the wires that only pass by
+        for above in (_passing(nodes[p], reader, node) for reader in nodes.values() for p in reader.parents):
+            node.y -= max(0.0, 0.6 - above) if abs(above) < 0.6 else 0.0
     for name in reversed(nodes):
         node, memory = nodes[name], f"{cell.state_names[-1]}_t"
         readers = [reader for reader in nodes.values() if name in reader.parents]

@@ -109,7 +109,8 @@ class Writer:
         shown = _FUNCTIONS.get(name, name)
         if self.tex:
             shown = r"\sigma" if name in _FUNCTIONS else rf"\operatorname{{{name}}}"
-            return rf"{shown}\left({arguments}\right)"
+            bracketed = arguments.startswith(r"\begin{p") and arguments.find(r"\end{p") == len(arguments) - 13
+            return rf"{shown}{arguments}" if bracketed else rf"{shown}\left({arguments}\right)"
         return f"{shown}({arguments})"
 
     def _back(self, weights: str, cell: Cell, d_a: Sequence[Array], numbers: bool) -> str:
