@@ -1,0 +1,50 @@
+"""The README says what is true of the code beside it."""
+
+import inspect
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import rnnlab as rl
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n((?:(?!```).*\n)+)```\n(?:\n((?:    .*\n)+))?", README)
+
+
+def test_the_equations_shown_are_those_of_the_lstm():
+    shown = [line.strip() for line in BLOCKS[0][0].splitlines() if line.strip() and not line.startswith("def ")]
+    source = inspect.getsource(rl.LSTMCell)
+    assert len(shown) == 15
+    assert [line for line in shown if line not in source] == []
+
+
+def test_diagnose_prints_the_report_shown(capsys, tmp_path, monkeypatch):
+    code, printed = next(block for block in BLOCKS if "rl.diagnose(MyLSTM" in block[0])
+    (tmp_path / "mine.py").write_text(f"import rnnlab as rl\n{code}")  # diagnose reads the source from a file
+    monkeypatch.syspath_prepend(tmp_path)
+    __import__("mine")
+    out = capsys.readouterr().out
+    shown = textwrap.dedent(printed)
+    assert re.sub(r"line \d+", "line", out).strip() == re.sub(r"line \d+", "line", shown).strip()
+
+
+@pytest.mark.parametrize("page", ["README.md", "notebooks/measured.md"])
+def test_every_file_named_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link.split("#")[0] for link in re.findall(r"\]\(((?!http)[^)]+)\)", text)]
+    spans = re.findall(r"`((?:rnnlab|tests|notebooks)/[\w./-]*)`", text)
+    paths = [path for path in links + spans if not path.endswith(".html")]  # which the command writes
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_name_of_the_library_in_the_readme_exists():
+    names = set(re.findall(r"\brl((?:\.[A-Za-z_]\w*)+)", README))
+    assert len(names) > 15
+    for name in names:
+        thing = rl
+        for part in name[1:].split("."):
+            thing = getattr(thing, part)
