@@ -14,10 +14,9 @@ from rnnlab.cells import Cell, FourGateLSTMCell, Gradients, GRUCell, GRUResetBef
 from rnnlab.checkpoint import Checkpoint
 from rnnlab.gradnorm import GradientNormLogger
 from rnnlab.losses import mean_squared_error, softmax_cross_entropy
-from rnnlab.model import LossAndGrads, SequenceModel
+from rnnlab.model import LossAndGrads, SequenceModel, load
 from rnnlab.optim import SGD, Adam, clip_by_global_norm, linear_decay
 from rnnlab.readout import Dense
-from rnnlab.saving import load
 from rnnlab.trainer import History, Trainer
 
 if TYPE_CHECKING:

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from rnnlab.batch import Batch
 from rnnlab.files import check_writable, is_safetensors, path_of, write_arrays
-from rnnlab.optim import uninterrupted
+from rnnlab.model import SequenceModel
+from rnnlab.ops import Array
+from rnnlab.optim import Optimizer, uninterrupted
 from rnnlab.saving import arguments, check_arrays, first_difference, model_parts, outline, read
 from rnnlab.validate import describe, positive_int
 
-if TYPE_CHECKING:
-    from rnnlab.trainer import Trainer
+
+class Run(Protocol):
+    """What is saved of a `Trainer`, which calls the functions below."""
+
+    model: SequenceModel
+    optimizer: Optimizer
+    callbacks: Iterable[Any]
+    history: Any
+    step: int
+    state: tuple[Array, ...] | None
+    last: Any
+    task: Any
+    expected_task: Any
+
+    def save(self, path: str | Path) -> None: ...
 
 
-def save_trainer(trainer: Trainer, path: str | Path) -> None:
+def save_trainer(trainer: Run, path: str | Path) -> None:
     """See `Trainer.save`."""
     header, arrays = model_parts(trainer.model)
     optimizer, history = trainer.optimizer, {f.name: getattr(trainer.history, f.name) for f in fields(trainer.history)}
@@ -39,7 +55,7 @@ def save_trainer(trainer: Trainer, path: str | Path) -> None:
     write_arrays(path, header, arrays)
 
 
-def settings(trainer: Trainer) -> dict[str, Any]:
+def settings(trainer: Run) -> dict[str, Any]:
     """What a trainer must have in common with the one whose file it loads."""
     return {name: outline(getattr(trainer, name)) for name in arguments(trainer)} | {
         "optimizer": outline(trainer.optimizer),
@@ -47,7 +63,7 @@ def settings(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def load_trainer(trainer: Trainer, path: str | Path) -> None:
+def load_trainer(trainer: Run, path: str | Path) -> None:
     """See `Trainer.load`."""
     header, arrays = read(path)
     model, optimizer, run = trainer.model, trainer.optimizer, header.get("run")
@@ -124,7 +140,7 @@ class Checkpoint:
         """Where the best is kept."""
         return self.path.with_name(f"{self.path.stem}-best{self.path.suffix}")
 
-    def __call__(self, trainer: Trainer) -> None:
+    def __call__(self, trainer: Run) -> None:
         if trainer.step != 1 and trainer.step % self.every:
             return
         if self.validation is not None:

@@ -6,17 +6,15 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from rnnlab.cells.base import Cell, Gradients, Tape
 from rnnlab.files import path_of, write_atomically
 from rnnlab.ops import Array, norm
+from rnnlab.trainer import Trainer
 from rnnlab.validate import check_shape, describe, positive_float, positive_int
-
-if TYPE_CHECKING:
-    from rnnlab.trainer import Trainer
 
 Entry = TypeVar("Entry")
 

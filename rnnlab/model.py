@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from rnnlab import cells as library
 from rnnlab.batch import Batch, targets
 from rnnlab.cells.arrays import padded
 from rnnlab.cells.base import Cell
@@ -19,6 +20,7 @@ from rnnlab.losses import TARGETS
 from rnnlab.ops import Array
 from rnnlab.params import Params
 from rnnlab.readout import Dense
+from rnnlab.saving import read, rebuilt_model, save_model
 from rnnlab.validate import check_params, describe, float_dtype, has_entries
 
 Loss = Callable[[Array, Array, Array | None], tuple[Any, Array]]
@@ -79,8 +81,6 @@ class SequenceModel:
         Raises OSError where the file cannot be written, TypeError or ValueError for parameters that are not finite
         real floats, and for a cell of yours with an option that its constructor does not keep under its name.
         """
-        from rnnlab.saving import save_model  # which builds models
-
         save_model(self, path)
 
     def __repr__(self) -> str:
@@ -211,6 +211,48 @@ def checked_loss(result: object, prediction: Array, steps: Array) -> tuple[Any, 
             f"loss: expected a finite derivative, got {d[index]} at time step {steps[t]}, sequence {b}"
         )
     return loss, d
+
+
+def load(path: str | Path, cells: Iterable[type] = (), loss: Loss | None = None) -> SequenceModel:
+    """The model of a file that `model.save` or `trainer.save` wrote, bit for bit as it was.
+
+    Parameters
+    ----------
+    path
+        The .npz or .safetensors file.
+    cells
+        Classes of your own that the model is made of, such as `[MyCell]`.
+    loss
+        The model's loss function, where it is one of your own.
+
+    Returns
+    -------
+    The model, with the parameters of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no such file.
+    ValueError
+        Names the file and what is wrong with it: it is truncated, damaged, of another kind or a later version; an array
+        is missing, one too many, or of another shape or dtype; or the model needs a class or a loss that was not handed
+        over. Nothing in the file is executed.
+    """
+    yours = tuple(cells) if has_entries(cells) else (cells,)
+    for cls in yours:
+        if not isinstance(cls, type) or not issubclass(cls, BUILT):
+            raise TypeError(f"cells: expected classes such as [MyCell], got {describe(cls)}")
+    if loss is not None and not callable(loss):
+        raise TypeError(f"loss: expected a function (prediction, target, mask), got {describe(loss)}")
+    header, arrays = read(path)
+    ours = [thing for thing in vars(library).values() if isinstance(thing, type) and issubclass(thing, Cell)]
+    things = [SequenceModel, Dense, *ours, *TARGETS, *yours, *([] if loss is None else [loss])]
+    model: SequenceModel = rebuilt_model(path, header["model"], things, arrays, SequenceModel, run="run" in header)
+    model.vocabulary = header.get("vocabulary")
+    return model
+
+
+BUILT = (Cell, Dense, SequenceModel)  # what a file may name the classes of
 
 
 def check_model(model: object) -> None:

@@ -1,4 +1,6 @@
-"""Models as files: what is in a file, and how it is checked before anything is used; `rnnlab.checkpoint` adds runs.
+"""Models as files: what is in a file, and how it is checked before anything is used.
+
+`SequenceModel.save` and `load` call this, and `rnnlab.checkpoint` adds training runs.
 
 A file (see `rnnlab.files`) holds every parameter under its name in `model.params`, and this header:
 
@@ -25,16 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab import losses
-from rnnlab.cells.base import Cell
 from rnnlab.files import crc32, read_arrays, write_arrays
-from rnnlab.model import Loss, SequenceModel
 from rnnlab.ops import Array
-from rnnlab.readout import Dense
-from rnnlab.validate import check_finite, describe, has_entries
+from rnnlab.validate import check_finite, describe
 
 VERSION = 1
-BUILT = (Cell, Dense, SequenceModel)  # what a file may name the classes of
 NOT_OUTLINED = ("self", "rng", "model", "optimizer", "callbacks")
 
 
@@ -115,67 +112,37 @@ def _short(made: Any) -> str:
 # ---- models -----------------------------------------------------------------------------------
 
 
-def model_parts(model: SequenceModel) -> tuple[dict[str, Any], dict[str, Array]]:
-    """(header, arrays) of a model; ValueError for one that could not be rebuilt from them as it is."""
+def model_parts(model: Any) -> tuple[dict[str, Any], dict[str, Array]]:
+    """(header, arrays) of a `SequenceModel`; ValueError for one that could not be rebuilt from them as it is."""
     made, arrays = outline(model), dict(model.params)
     for name, array in arrays.items():
         if array.dtype.kind != "f":
             raise TypeError(f"params[{name!r}]: expected real floats to save, got {array.dtype}; `astype` converts it")
         check_finite(f"params[{name!r}]", array)
-    mine: list[Any] = [type(layer) for layer in (model, *model.cells, model.readout)]
-    _check_kept(model, _rebuilt("model", made, _known(mine, model.loss), arrays))
+    layers = (*model.cells, model.readout)
+    things = [*map(type, (model, *layers)), model.loss]
+    again = rebuilt_model("model", made, things, arrays, type(model))
+    for layer, copy in zip(layers, (*again.cells, again.readout), strict=True):
+        _check_kept(layer, copy)
     return {"format": "rnnlab", "version": VERSION, "model": made, "vocabulary": model.vocabulary}, arrays
 
 
-def save_model(model: SequenceModel, path: str | Path) -> None:
+def save_model(model: Any, path: str | Path) -> None:
     """See `SequenceModel.save`."""
     write_arrays(path, *model_parts(model))
 
 
-def load(path: str | Path, cells: Iterable[type] = (), loss: Loss | None = None) -> SequenceModel:
-    """The model of a file that `model.save` or `trainer.save` wrote, bit for bit as it was.
-
-    Parameters
-    ----------
-    path : the .npz or .safetensors file
-    cells : classes of your own that the model is made of, such as `[MyCell]`
-    loss : the model's loss function, where it is one of your own
-
-    Raises
-    ------
-    FileNotFoundError, and ValueError that names the file and what is wrong with it: it is truncated, damaged, of
-    another kind or a later version; an array is missing, one too many, or of another shape or dtype; or the model needs
-    a class or a loss that was not handed over. Nothing in the file is executed.
-    """
-    classes = tuple(cells) if has_entries(cells) else (cells,)
-    for cls in classes:
-        if not isinstance(cls, type) or not issubclass(cls, BUILT):
-            raise TypeError(f"cells: expected classes such as [MyCell], got {describe(cls)}")
-    if loss is not None and not callable(loss):
-        raise TypeError(f"loss: expected a function (prediction, target, mask), got {describe(loss)}")
-    header, arrays = read(path)
-    model: SequenceModel = _rebuilt(path, header["model"], _known(classes, loss), arrays, run="run" in header)
-    model.vocabulary = header.get("vocabulary")
-    return model
-
-
-def _known(classes: Iterable[Any], loss: Any) -> dict[str, Any]:
-    """What a file may name: the library's layers and losses, and what was handed over."""
-    import rnnlab
-
-    ours = [thing for name in rnnlab.__all__ if isinstance(thing := vars(rnnlab).get(name), type)]
-    functions = [f for name, f in vars(losses).items() if name in rnnlab.__all__ and inspect.isfunction(f)]
-    things = [*(c for c in ours if issubclass(c, BUILT)), *functions, *classes, *([] if loss is None else [loss])]
-    return {name_of(thing): thing for thing in things}
-
-
-def _rebuilt(
-    path: str | Path, made: Any, known: Mapping[str, Any], arrays: Mapping[str, Array], run: bool = False
+def rebuilt_model(
+    path: str | Path, made: Any, things: Iterable[Any], arrays: Mapping[str, Array], kind: type[Any], run: bool = False
 ) -> Any:
-    """The model of this outline with these arrays, all checked."""
+    """The model of the outline `made` with these arrays, all checked: a `kind`, made of `things`.
+
+    `run` says that the arrays are a training run's, whose further ones are left alone.
+    """
     try:
+        known = {name_of(thing): thing for thing in things}
         model = rebuild(made, known, sum(array.size for array in arrays.values()))
-        if not isinstance(model, SequenceModel):
+        if not isinstance(model, kind):
             raise TypeError(f"no model: {describe(model)}")
     except Exception as error:  # whatever a hostile outline makes a constructor raise
         raise ValueError(f"{path}: expected the description of a model, got {error}") from error
@@ -184,6 +151,7 @@ def _rebuilt(
 
 
 def check_arrays(path: str | Path, wanted: Mapping[str, Array], found: Mapping[str, Array]) -> None:
+    """ValueError unless `found` has the names, shapes and dtypes of `wanted`, in finite numbers."""
     if missing := [name for name in wanted if name not in found]:
         raise ValueError(f"{path}: expected an array {missing[0]!r}, got {list(found)}")
     if extra := [name for name in found if name not in wanted]:
@@ -198,21 +166,18 @@ def _of_run(name: str) -> bool:
     return name.split(".")[0] in ("optimizer", "state", "history")
 
 
-def _check_kept(model: SequenceModel, again: SequenceModel) -> None:
-    """ValueError for a layer with an attribute that building it again does not bring back."""
-    layers: tuple[Cell | Dense, ...] = (*model.cells, model.readout)
-    for layer, copy in zip(layers, (*again.cells, again.readout), strict=True):
-        for name, value in vars(layer).items():
-            if name in ("rng", "params") or name in layer.params:
-                continue
-            if outline(vars(copy).get(name)) != outline(value):
-                raise ValueError(
-                    f"{type(layer).__name__}.{name}: expected an option kept under the name of the constructor's "
-                    f"argument, so that loading brings it back, got {value!r:.60} that would be lost"
-                )
+def _check_kept(layer: Any, copy: Any) -> None:
+    """ValueError for an attribute of `layer` that building it again, as `copy`, does not bring back."""
+    for name, value in vars(layer).items():
+        if name != "rng" and name not in layer.params and outline(vars(copy).get(name)) != outline(value):
+            raise ValueError(
+                f"{type(layer).__name__}.{name}: expected an option kept under the name of the constructor's "
+                f"argument, so that loading brings it back, got {value!r:.60} that would be lost"
+            )
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    """(header, arrays) of a file of a model or a run; ValueError for another kind of file or a later version."""
     header, arrays = read_arrays(path)
     if header.get("format") != "rnnlab" or not isinstance(header.get("version"), int) or "model" not in header:
         raise ValueError(f"{path}: expected a file that rnnlab saved, got the format {header.get('format')!r}")
