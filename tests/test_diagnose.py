@@ -324,3 +324,15 @@ def while_backward(dh: Any, cache: Any) -> Any:
 def test_an_edit_that_makes_a_loop_endless_is_given_up() -> None:
     (finding,) = rl.diagnose(rnn_forward, while_backward, SEQUENCE).findings
     assert finding.repair == "dWh += hs[t].T @ da"
+
+
+class NamesItsClass(rl.RNNCell):
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        (h,) = gates
+        d_a = (d_next[0],)
+        return d_a, (super().back(d_a),), ()
+
+
+def test_a_class_among_the_names_of_a_line_is_no_array() -> None:
+    (finding,) = rl.diagnose(NamesItsClass(3, 4, rng=0)).findings
+    assert finding.repair == "d_a = (d_next[0] * (1 - h ** 2),)"

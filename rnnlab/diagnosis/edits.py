@@ -283,7 +283,7 @@ def _other_steps(source: Source, statement: ast.stmt, nodes: list[ast.expr], whe
     loops = [n.target for n in ast.walk(source.tree) if isinstance(n, ast.For | ast.comprehension)]
     variables = sorted({n.id for target in loops for n in ast.walk(target) if isinstance(n, ast.Name)})
     for node in nodes:
-        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Name | ast.Constant):
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Name | ast.Constant | ast.UnaryOp):
             for name in variables:
                 new = ast.Subscript(node.value, ast.Name(name, ast.Load()), node.ctx)
                 yield Edit(source, statement, *where[id(node)], new, "index", ast.unparse(node))

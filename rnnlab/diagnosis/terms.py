@@ -38,7 +38,8 @@ def vocabulary(source: Source, spaces: Sequence[Mapping[str, Any]]) -> Values:
     for owner, thing in spaces[0].items():
         if isinstance(thing, np.ndarray) or not hasattr(thing, "__dict__") or inspect.ismodule(thing):
             continue
-        for name, value in {**getattr(thing, "params", {}), **vars(thing)}.items():
+        params = getattr(thing, "params", {})
+        for name, value in {**(params if isinstance(params, Mapping) else {}), **vars(thing)}.items():
             if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not name.startswith("_"):
                 texts[f"{owner}.{name}"] = None
                 texts |= {f"{owner}.{name}[{k}]": None for k in range(min(len(value), 8)) if value.ndim >= 3}
