@@ -328,11 +328,10 @@ def test_an_edit_that_makes_a_loop_endless_is_given_up() -> None:
 
 class NamesItsClass(rl.RNNCell):
     def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
-        (h,) = gates
         d_a = (d_next[0],)
         return d_a, (super().back(d_a),), ()
 
 
 def test_a_class_among_the_names_of_a_line_is_no_array() -> None:
     (finding,) = rl.diagnose(NamesItsClass(3, 4, rng=0)).findings
-    assert finding.repair == "d_a = (d_next[0] * (1 - h ** 2),)"
+    assert finding.repair == "d_a = (d_next[0] * (1 - gates[0] ** 2),)"
