@@ -2,11 +2,7 @@
 
 import ast
 import graphlib
-import inspect
-import re
 from pathlib import Path
-
-import pytest
 
 import rnnlab as rl
 
