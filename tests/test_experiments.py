@@ -21,7 +21,8 @@ from matplotlib import pyplot as plt
 from rnnlab import experiments, plots, tasks
 from rnnlab.experiments import EXPERIMENTS, GradientFlow, Network, Result, Runner, Training, spearman
 from rnnlab.experiments.__main__ import main
-from rnnlab.experiments.catalogue import ADDING, NETWORKS, RATES, UNGATED, compare, quality
+from rnnlab.experiments.catalogue import ADDING, UNGATED
+from rnnlab.experiments.compare import NETWORKS, RATES, compare, quality
 from rnnlab.experiments.results import number
 from rnnlab.experiments.settings import TASKS, Run, gradient_ratios
 

@@ -5,56 +5,68 @@ step, float32, one step budget for all networks of a table, and about 5,000 para
 the same SEARCH for its learning rate: all RATES on the first seed, the best two on the second as well, and the
 better of those on all seeds. "Solved" means a score on the task's fixed evaluation sequences: an MSE below .01
 (adding), .99 right answers (the others). `explosion_clipping` alone differs: SGD, clipped or not, at three rates.
-
-Each function takes `seeds` (how many), `runner` (where results are kept and how many processes compute them;
-None computes here and keeps nothing), and returns a `Result`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
+from rnnlab.experiments.compare import (
+    NETWORKS,
+    RATES,
+    collect,
+    compare,
+    seed_range,
+    settings,
+    with_seeds,
+)
 from rnnlab.experiments.results import Result, Row, by_seed, floats, number, solved, spearman
 from rnnlab.experiments.runner import Runner, check_runner
-from rnnlab.experiments.settings import FRACTION, GradientFlow, Network, Outcome, Run, Training
-from rnnlab.validate import positive_int
+from rnnlab.experiments.settings import FRACTION, GradientFlow, Network, Outcome, Training
 
-RATES = (0.03, 0.01, 0.003, 0.001)
-SEARCH = ((1, 2), (2, 1))  # on so many seeds; so many rates go on
-H = {"LSTM": 32, "GRU": 37, "RNN": 66}  # about 5,000 parameters each
 TRAINING_NOTE = "A number is the step at which that seed solved the task; in brackets, the score it ended with."
-
-LSTM, GRU, RNN = Network("LSTM", H["LSTM"]), Network("GRU", H["GRU"]), Network("RNN", H["RNN"])
-NETWORKS = {
-    "LSTM chrono": replace(LSTM, chrono=True),
-    "LSTM b_f = 3, b_i = -3": replace(LSTM, forget_bias=3.0, input_bias=-3.0),
-    "LSTM b_f = 3": replace(LSTM, forget_bias=3.0),
-    "LSTM b_f = 1": replace(LSTM, forget_bias=1.0),
-    "LSTM default": LSTM,
-    "GRU chrono": replace(GRU, chrono=True),
-    "GRU b_z = 3": replace(GRU, update_bias=3.0),
-    "GRU b_z = 1": replace(GRU, update_bias=1.0),
-    "GRU b_z = 0": replace(GRU, update_bias=0.0),
-    "RNN default": RNN,
-    "RNN orthogonal": replace(RNN, recurrent_init="orthogonal"),
-    "IRNN": replace(RNN, recurrent_init="identity", activation="relu", bias=0.0),  # Le, Jaitly & Hinton 2015
-}
 UNGATED = ("RNN default", "RNN orthogonal", "IRNN")
 GATED = tuple(label for label in NETWORKS if label not in UNGATED)
 LSTM_STARTS = ("LSTM chrono", "LSTM b_f = 3, b_i = -3", "LSTM b_f = 1", "LSTM default")
 ADDING = (*LSTM_STARTS, "GRU chrono", "GRU b_z = 0", *UNGATED)
 CLASSIFIERS = ("LSTM chrono", "LSTM b_f = 1", "GRU chrono", *UNGATED)
 RATIO_LABEL = "log10 of the gradient ratio"
-Key = TypeVar("Key")
+Experiment = TypeVar("Experiment", bound=Callable[..., Result])
+
+EXPERIMENTS: dict[str, Callable[..., Result]] = {}
+PARAMETERS = """
+
+    Parameters
+    ----------
+    seeds
+        How many: the seeds are 0 .. seeds - 1.
+    runner
+        A `Runner`: where results are kept and how many processes compute them. None computes here and keeps nothing.
+    T, steps, hidden_size
+        As far as the function takes them: the length of each sequence (of `temporal_order` several), the step budget of
+        each training run, and H of each network.
+
+    Returns
+    -------
+    A `Result`: print it for the table, `plot` it for the picture.
+    """
+
+
+def experiment(function: Experiment) -> Experiment:
+    """Name it in EXPERIMENTS, and describe in its docstring the arguments that all of them share."""
+    function.__doc__ = (function.__doc__ or "").rstrip() + PARAMETERS
+    EXPERIMENTS[function.__name__.replace("_", "-")] = function
+    return function
 
 
 # ---- untrained --------------------------------------------------------------------------------
 
 
+@experiment
 def gradient_flow(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, hidden_size: int = 64) -> Result:
     """How much gradient reaches step 1 of an untrained network: log10 of ||dL/dh_1|| / ||dL/dh_T||.
 
@@ -76,7 +88,7 @@ def gradient_flow(seeds: int = 5, *, runner: Runner | None = None, T: int = 100,
     networks["GRU chrono"] = replace(gru, chrono=True)
     runs = {label: [GradientFlow(n, seed, T) for seed in seed_range(seeds)] for label, n in networks.items()}
     found = collect("gradient-flow", runs, check_runner(runner))
-    rows = [Row(label, tuple(outcomes)) for label, outcomes in found.items()]
+    rows = [Row(label, outcomes) for label, outcomes in found.items()]
     columns = ("network", "log10 ratio", "by seed", "memory dL/dc", "memory delta c")
     cells, points = [], {}
     for row in rows:
@@ -96,6 +108,7 @@ def gradient_flow(seeds: int = 5, *, runner: Runner | None = None, T: int = 100,
 # ---- trained ----------------------------------------------------------------------------------
 
 
+@experiment
 def adding(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps: int = 1500) -> Result:
     """The adding problem: who gets below the variance of the target, 1/6? 1,500 steps for everyone."""
     rows = compare("adding", ADDING, settings("adding", T, steps), seeds, check_runner(runner))
@@ -103,12 +116,14 @@ def adding(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps:
     return training_result("adding", title, rows, steps)
 
 
+@experiment
 def movie(seeds: int = 5, *, runner: Runner | None = None, T: int = 60, steps: int = 1200) -> Result:
     """The movie: name at the end what the flagged scene in the first half was. 1,200 steps for everyone."""
     rows = compare("movie", CLASSIFIERS, settings("movie", T, steps), seeds, check_runner(runner))
     return training_result("movie", f"Movie, T = {T}, {steps} steps: share of right answers (chance .25)", rows, steps)
 
 
+@experiment
 def temporal_order(
     seeds: int = 5, *, runner: Runner | None = None, T: Sequence[int] = (20, 30, 50, 100), steps: int = 1000
 ) -> Result:
@@ -123,6 +138,7 @@ def temporal_order(
     return training_result("temporal-order", title, rows, steps)
 
 
+@experiment
 def gate_bias(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps: int = 1000) -> Result:
     """Temporal order again: which gate biases make a memory?"""
     rows = compare("gate-bias", GATED, settings("temporal order", T, steps), seeds, check_runner(runner))
@@ -130,6 +146,7 @@ def gate_bias(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, ste
     return training_result("gate-bias", title, rows, steps)
 
 
+@experiment
 def before_after(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps: int = 1500) -> Result:
     """What training on the adding problem does to the gradient ratio at the distance .9 T (runs of `adding`)."""
     rows = compare("before-after", ADDING, settings("adding", T, steps), seeds, check_runner(runner))
@@ -147,6 +164,7 @@ def before_after(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, 
     return Result("before-after", title, columns, cells, notes, rows, points, axis)
 
 
+@experiment
 def explosion_clipping(seeds: int = 5, *, runner: Runner | None = None, T: int = 30, steps: int = 600) -> Result:
     """Exploding gradients: plain SGD on temporal order, with and without clipping, at three learning rates.
 
@@ -167,13 +185,14 @@ def explosion_clipping(seeds: int = 5, *, runner: Runner | None = None, T: int =
         by_size = [" ".join(f"{value:.2g}" for value in values) for values in (largest, median)]
         cells.append((label, solved(outcomes), by_seed(outcomes), *by_size))
         points[label] = by_success([float(np.log10(n)) for n in largest], outcomes)
-    rows = [Row(label, tuple(outcomes)) for label, outcomes in found.items()]
+    rows = [Row(label, outcomes) for label, outcomes in found.items()]
     title = f"Explosion and clipping: SGD on temporal order, T = {T}, {steps} steps"
     notes = [TRAINING_NOTE, "Norms are those before clipping, by seed, over all steps of training."]
     axis = "log10 of the largest gradient norm (filled: solved)"
     return Result("explosion-clipping", title, columns, cells, notes, rows, points, axis)
 
 
+@experiment
 def ratio_predicts_success(seeds: int = 5, *, runner: Runner | None = None, T: int = 100) -> Result:
     """Does the gradient ratio at the start predict who solves the task? Spearman's rank correlation.
 
@@ -212,57 +231,9 @@ def ratio_predicts_success(seeds: int = 5, *, runner: Runner | None = None, T: i
 # ---- beneath them -----------------------------------------------------------------------------
 
 
-def settings(task: str, T: int, steps: int) -> Training:
-    """A training run on this task; the network, rate and seed are put in later."""
-    return Training(RNN, 0, task, T, steps, lr=0.01)
-
-
 def by_success(values: Sequence[float], outcomes: Sequence[Outcome]) -> list[tuple[float, bool]]:
     """One dot for each seed, filled where it solved the task."""
     return [(value, outcome["solved_at"] is not None) for value, outcome in zip(values, outcomes, strict=True)]
-
-
-def seed_range(seeds: int) -> list[int]:
-    return list(range(positive_int("seeds", seeds)))
-
-
-def with_seeds(base: Training, label: str, lr: float, seeds: Sequence[int]) -> list[Training]:
-    """The same training of the network of this label, once for each seed."""
-    return [replace(base, network=NETWORKS[label], lr=lr, seed=seed) for seed in seeds]
-
-
-def collect(name: str, runs: Mapping[Key, Sequence[Run]], runner: Runner) -> dict[Key, list[Outcome]]:
-    """The outcomes of all runs, under the keys of the runs."""
-    outcomes = iter(runner([run for group in runs.values() for run in group], name))
-    return {key: [next(outcomes) for _ in group] for key, group in runs.items()}
-
-
-def compare(name: str, labels: Sequence[str], base: Training, seeds: int, runner: Runner) -> list[Row]:
-    """Train the networks of these labels with the settings of `base`, each at the best of RATES."""
-    all_seeds = seed_range(seeds)
-    rates: dict[str, Sequence[float]] = dict.fromkeys(labels, RATES)
-    searched: dict[tuple[str, float], list[Outcome]] = {}
-    for first_seeds, go_on in SEARCH:
-        pairs = [(label, lr) for label in labels for lr in rates[label]]
-        searched |= collect(name, {pair: with_seeds(base, *pair, all_seeds[:first_seeds]) for pair in pairs}, runner)
-        for label in labels:
-            best_first = sorted(rates[label], key=lambda lr: quality(base, searched[label, lr]), reverse=True)
-            rates[label] = best_first[:go_on]
-    best = {label: found[0] for label, found in rates.items()}
-    final = collect(name, {label: with_seeds(base, label, best[label], all_seeds) for label in labels}, runner)
-    rows = []
-    for label in labels:
-        others = [o for (of, lr), found in searched.items() if of == label and lr != best[label] for o in found]
-        rows.append(Row(label, tuple(final[label]), (*final[label], *others), best[label]))
-    return rows
-
-
-def quality(base: Training, outcomes: Sequence[Outcome]) -> tuple[float, ...]:
-    """What makes one learning rate better than another: more seeds solved, then fewer steps, then the score."""
-    sign = -1 if base.task == "adding" else 1
-    scores = [-np.inf if outcome["score"] is None else sign * outcome["score"] for outcome in outcomes]
-    steps = [outcome["solved_at"] or base.steps for outcome in outcomes]
-    return sum(o["solved_at"] is not None for o in outcomes), -sum(steps), float(np.mean(scores))
 
 
 def training_result(name: str, title: str, rows: Sequence[Row], steps: int) -> Result:
@@ -285,15 +256,3 @@ def training_result(name: str, title: str, rows: Sequence[Row], steps: int) -> R
     ]
     axis = f"solved at training step (hollow: not solved within {steps})"
     return Result(name, title, columns, cells, notes, rows, points, axis)
-
-
-EXPERIMENTS: dict[str, Callable[..., Result]] = {
-    "gradient-flow": gradient_flow,
-    "adding": adding,
-    "movie": movie,
-    "temporal-order": temporal_order,
-    "gate-bias": gate_bias,
-    "before-after": before_after,
-    "explosion-clipping": explosion_clipping,
-    "ratio-predicts-success": ratio_predicts_success,
-}

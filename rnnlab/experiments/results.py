@@ -112,10 +112,24 @@ def floats(values: Sequence[float]) -> str:
 
 
 def spearman(x: object, y: object, rng: np.random.Generator, permutations: int = 10_000) -> tuple[float, float]:
-    """(rank correlation, its two-sided p-value by permutation); ties share the mean of their ranks.
+    """Spearman's rank correlation and its two-sided p-value by permutation; ties share the mean of their ranks.
 
-    x and y (N,), N at least 3. p = (1 + number of permutations of y with at least this |correlation|)
-    / (1 + permutations). Both are NaN where one of the two is constant (Spearman 1904; Phipson & Smyth 2010).
+    Parameters
+    ----------
+    x, y
+        (N,) numbers each, N at least 3.
+    rng
+        Draws the permutations of y.
+    permutations
+        How many: p = (1 + those with at least this |correlation|) / (1 + permutations).
+
+    Returns
+    -------
+    (correlation, p); both are NaN where x or y is constant.
+
+    References
+    ----------
+    Spearman 1904; Phipson & Smyth 2010, for p.
     """
     a, b = np.asarray(x, float), np.asarray(y, float)
     if a.ndim != 1 or a.shape != b.shape or len(a) < 3:

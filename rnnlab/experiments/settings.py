@@ -51,7 +51,23 @@ class Network:
     chrono: bool = False
 
     def build(self, input_size: int, T: int, rng: np.random.Generator, dtype: str) -> Cell:
-        """The cell, drawn from `rng`."""
+        """The cell of these settings.
+
+        Parameters
+        ----------
+        input_size
+            D.
+        T
+            The task's time steps, for which chrono biases are drawn.
+        rng
+            Draws the weights, then the chrono biases.
+        dtype
+            "float32" or "float64".
+
+        Returns
+        -------
+        The cell. ValueError for settings that its kind does not have.
+        """
         kind = CELLS[one_of("cell", self.cell, CELLS)]
         arguments = {"activation": self.activation} if kind is RNNCell else {}
         cell: Cell = kind(
