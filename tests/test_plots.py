@@ -149,7 +149,7 @@ def test_gradient_flow_refuses_what_is_no_norm(norms: dict[str, list[float]], me
 
 def test_a_gate_map_shows_one_sequence_units_down_and_time_across(tape: rl.Tape) -> None:
     ax = plots.gate_heatmap(tape, "forget", sequence=2)
-    (image,) = ax.images
+    (image,) = ax.collections
     np.testing.assert_array_equal(image.get_array(), tape.gate("forget")[:, 2].T)
     assert image.get_clim() == (0, 1)
     assert image.get_cmap().name == "viridis"
@@ -159,7 +159,7 @@ def test_a_gate_map_shows_one_sequence_units_down_and_time_across(tape: rl.Tape)
 
 
 def test_a_candidate_runs_from_minus_one_to_one_around_a_neutral_middle(tape: rl.Tape) -> None:
-    (image,) = plots.gate_heatmap(tape, "candidate").images
+    (image,) = plots.gate_heatmap(tape, "candidate").collections
     assert image.get_clim() == (-1, 1)
     red, green, blue, _ = image.get_cmap()(0.5)
     assert min(red, green, blue) > 0.95
@@ -168,12 +168,12 @@ def test_a_candidate_runs_from_minus_one_to_one_around_a_neutral_middle(tape: rl
 def test_a_relu_candidate_widens_the_scale_on_both_sides() -> None:
     cell = rl.RNNCell(1, 1, rng=0, activation="relu")
     cell.W_x[...], cell.W_h[...], cell.b[...] = 1.0, 0.0, 0.0
-    (image,) = plots.gate_heatmap(cell.forward(np.full((4, 1, 1), 2.5)), "candidate").images
+    (image,) = plots.gate_heatmap(cell.forward(np.full((4, 1, 1), 2.5)), "candidate").collections
     assert image.get_clim() == (-2.5, 2.5)
 
 
 def test_sorting_puts_the_largest_mean_at_the_top(tape: rl.Tape) -> None:
-    (image,) = plots.gate_heatmap(tape, "input", sort=True).images
+    (image,) = plots.gate_heatmap(tape, "input", sort=True).collections
     means = np.asarray(image.get_array()).mean(axis=1)
     assert (np.diff(means) <= 0).all()
     np.testing.assert_allclose(np.sort(means), np.sort(tape.gate("input")[:, 0].mean(axis=0)), rtol=1e-12)

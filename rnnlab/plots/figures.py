@@ -1,4 +1,4 @@
-"""Figures of losses, gates and the gradient-norm logger: each checks what it is given, then draws it with `style`."""
+"""Figures of losses and of the gradient-norm logger: each checks what it is given, then draws it with `style`."""
 
 from __future__ import annotations
 
@@ -9,44 +9,16 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import MaxNLocator
 
-from rnnlab.cells.base import Tape
 from rnnlab.gradnorm import GradientNormLogger
 from rnnlab.ops import Array
-from rnnlab.plots.checks import (
-    Curve,
-    check_events,
-    check_index,
-    check_kind,
-    check_kinds,
-    curve_arrays,
-    drawable,
-)
-from rnnlab.plots.style import (
-    GREY,
-    OLIVE,
-    PATH_COLOURS,
-    axes,
-    colour_bar,
-    curves,
-    name_events,
-    shade,
-)
+from rnnlab.plots import checks, style
+from rnnlab.plots.style import curves
 from rnnlab.validate import describe, has_entries, positive_int
-
-GATE_MEANINGS = {
-    "input": "1 writes the candidate",
-    "forget": "1 keeps the memory",
-    "output": "1 shows the memory",
-    "reset": "1 reads the old state",
-    "update": "1 keeps the old state",
-    "candidate": "what would be written",
-}
 
 
 def loss_curves(
-    histories: Mapping[str, Curve],
+    histories: Mapping[str, checks.Curve],
     *,
     baselines: Mapping[str, float] | None = None,
     smooth: int = 1,
@@ -56,16 +28,33 @@ def loss_curves(
 ) -> Axes:
     """Loss against training step, one curve for each label.
 
-    `histories` maps a label to a `History` or to its losses; a label that begins with a cell's name
-    ("LSTM, chrono") takes that cell's colour. `smooth` draws the mean of the last so many steps,
-    `baselines` dashed horizontals, such as chance. `log` needs losses above 0. Raises TypeError or
-    ValueError for curves that are empty, not finite or shorter than `smooth`.
+    Parameters
+    ----------
+    histories
+        A dict from label to a `History` or its losses; a label that begins with a cell's name ("LSTM, chrono") takes
+        that cell's colour.
+    baselines : a dict from label to a number, such as chance: dashed horizontals
+    smooth : draws the mean of the last so many steps
+    log : a logarithmic axis, for losses above 0
+    ylabel : what the losses are
+    ax : matplotlib axes; None makes new ones
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For curves that are empty, not finite or shorter than `smooth`.
     """
-    check_kind("ylabel", ylabel, "str")
-    smooth, curves_of = positive_int("smooth", smooth), curve_arrays("histories", histories, positive=log)
+    checks.check_kind("ylabel", ylabel, "str")
+    smooth, curves_of = positive_int("smooth", smooth), checks.curve_arrays("histories", histories, positive=log)
     if baselines is not None and not isinstance(baselines, Mapping):
         raise TypeError(f"baselines: expected a dict from label to number, got {describe(baselines)}")
-    references = curve_arrays("baselines", {k: [v] for k, v in baselines.items()}, positive=log) if baselines else {}
+    references = (
+        checks.curve_arrays("baselines", {k: [v] for k, v in baselines.items()}, positive=log) if baselines else {}
+    )
     shortest = min(map(len, curves_of.values()))
     if shortest < smooth:
         raise ValueError(f"smooth: expected at most the {shortest} steps of the shortest curve, got {smooth}")
@@ -90,15 +79,30 @@ def gradient_flow(
 ) -> Axes:
     """How much gradient reaches each time step: a norm against t = 0, 1, ..., on a logarithmic axis.
 
-    `norms` maps a label to the norms at successive t, such as `state_norms(cell, tape, grads)["c"]` or
-    an entry of `GradientNormLogger.norms`. An exact 0 leaves a gap, for a logarithm has no place for it;
-    `relative` divides each curve by its last value above 0. The labels stand at the left, where the
-    curves part, and the scale at the right, where backpropagation begins. Raises TypeError or ValueError
-    for norms that are empty, negative, not finite or all 0.
+    The labels stand at the left, where the curves part, and the scale at the right, where backpropagation begins. An
+    exact 0 leaves a gap, for a logarithm has no place for it.
+
+    Parameters
+    ----------
+    norms
+        A dict from label to the norms at successive t, such as `state_norms(cell, tape, grads)["c"]` or an entry of
+        `GradientNormLogger.norms`.
+    relative : divides each curve by its last value above 0
+    quantity, xlabel : what stands at the two axes
+    ax : matplotlib axes; None makes new ones
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For norms that are empty, negative, not finite or all 0.
     """
-    check_kind("quantity", quantity, "str")
-    check_kind("xlabel", xlabel, "str")
-    arrays = curve_arrays("norms", norms)
+    checks.check_kind("quantity", quantity, "str")
+    checks.check_kind("xlabel", xlabel, "str")
+    arrays = checks.curve_arrays("norms", norms)
     for label, curve in arrays.items():
         if (curve < 0).any() or not curve.any():
             raise ValueError(f"norms[{label!r}]: expected norms, at least 0 and not all 0, got {describe(curve)}")
@@ -111,57 +115,31 @@ def gradient_flow(
     return curves(ax, points, side="left", log=True, xlim=limits, xlabel=xlabel, ylabel=quantity)
 
 
-def gate_heatmap(
-    tape: Tape,
-    gate: str,
-    *,
-    sequence: int = 0,
-    sort: bool = False,
-    events: Mapping[int, str] | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """One gate's activations for one sequence of the batch: units down, time steps across.
-
-    Sigmoid gates run from 0 (dark) to 1 (bright); a candidate from -1 to 1 around white (wider where a
-    ReLU exceeds 1). `sort` orders the units by their mean, the largest at the top. `events` names
-    time steps, {t: text}, above the picture. Column t is the step that reads `tape.x[t]`. Raises
-    KeyError for a gate that the cell does not have, IndexError for a sequence or an event outside
-    the tape, TypeError for what is no integer.
-    """
-    check_kind("tape", tape, "Tape")
-    values = tape.gate(gate)
-    T, B = values.shape[:2]
-    check_index("sequence", sequence, B, "one of the batch's")
-    check_events(events, T)
-    units = values[:, sequence].T
-    if sort:
-        units = units[np.argsort(-units.mean(axis=1), kind="stable")]
-    if gate == "candidate":
-        limit = max(1.0, float(np.abs(units).max()))
-        scale, limits, title = "RdBu_r", (-limit, limit), gate
-    else:
-        scale, limits, title = "viridis", (0.0, 1.0), f"{gate} gate"
-    title += f": {GATE_MEANINGS[gate]}" if gate in GATE_MEANINGS else ""
-    ax = axes(ax)
-    image = ax.imshow(
-        units, cmap=scale, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest", rasterized=True
-    )
-    colour_bar(ax, image, title)
-    ax.set(xlabel="time step t", ylabel="unit, largest mean first" if sort else "unit")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(8, integer=True))
-    name_events(ax, events or {})
-    return ax
-
-
 def gradient_norm_map(logger: GradientNormLogger, *, state: str = "h", layer: int = -1, ax: Axes | None = None) -> Axes:
     """||dL/dstate_t|| as a map, in logarithmic colour: time steps across, training steps up.
 
     Sequences of different length are joined at their ends, where the loss is read. An exact 0 is grey, and infinity.
-    Raises ValueError for a logger without records or without any gradient, and for one whose steps do not
-    increase, as after two trainings; otherwise as `GradientNormLogger.norms`.
+
+    Parameters
+    ----------
+    logger : what a training recorded
+    state : a state part, such as "h" or "c"
+    layer : which layer, -1 for the last
+    ax : matplotlib axes; None makes new ones
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    ValueError
+        For a logger without records or without any gradient, and for one whose steps do not increase, as after two
+        trainings.
+    KeyError, IndexError
+        As `GradientNormLogger.norms`.
     """
-    check_kind("logger", logger, "GradientNormLogger")
+    checks.check_kind("logger", logger, "GradientNormLogger")
     for before, after in pairwise(logger.steps):
         if before >= after:
             raise ValueError(f"logger: expected training steps that increase, got {after} after {before}")
@@ -172,16 +150,13 @@ def gradient_norm_map(logger: GradientNormLogger, *, state: str = "h", layer: in
         row[longest - len(curve) :] = np.where((curve > 0) & (curve < np.inf), curve, np.nan)
     if not np.isfinite(values).any():
         raise ValueError(f"logger: expected records with a gradient above 0, got {len(norms)} without")
-    ax = axes(ax)
-    same = min(map(len, norms)) == longest
-    t = np.arange(longest) - (0 if same else longest - 1)
+    ax = style.axes(ax)
     ax.set_facecolor("#C8C8C8")
-    limits = LogNorm(np.nanmin(values), np.nanmax(values))
-    mesh = ax.pcolormesh(t, np.array(logger.steps), values, norm=limits, cmap="viridis", rasterized=True)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    colour_bar(ax, mesh, f"norm of dL/d{state}$_t$")
-    ax.set(xlabel="time step t" if same else "time steps from the end", ylabel="training step")
-    return ax
+    same = min(map(len, norms)) == longest
+    t, xlabel = np.arange(longest) - (0 if same else longest - 1), "time step t" if same else "time steps from the end"
+    look: dict[str, Any] = {"cmap": "viridis", "norm": LogNorm(np.nanmin(values), np.nanmax(values))}
+    bar, steps = f"norm of dL/d{state}$_t$", np.array(logger.steps)
+    return style.heat_map(ax, t, steps, values, bar=bar, xlabel=xlabel, ylabel="training step", **look)
 
 
 def gradient_ratios(
@@ -192,34 +167,64 @@ def gradient_ratios(
     per_step: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
-    """How much gradient reaches the first time step, against training step: `GradientNormLogger.ratios`,
-    in powers of ten, or its fitted `rates` where `per_step`.
+    """How much gradient reaches the first time step, against training step, in powers of ten.
 
-    Raises as `GradientNormLogger.norms`, ValueError for a logger without a finite ratio.
+    Parameters
+    ----------
+    loggers : a dict from label to `GradientNormLogger`
+    state, layer : as in `GradientNormLogger.ratios`
+    per_step : draws the fitted `GradientNormLogger.rates` instead
+    ax : matplotlib axes; None makes new ones
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    ValueError
+        For a logger without a finite ratio.
+    KeyError, IndexError
+        As `GradientNormLogger.norms`.
     """
-    check_kinds("loggers", loggers, "GradientNormLogger")
+    checks.check_kinds("loggers", loggers, "GradientNormLogger")
     points = {}
     for label, logger in loggers.items():
         values = logger.rates(state, layer) if per_step else logger.ratios(state, layer)
-        points[label] = np.array(logger.steps), drawable(f"loggers[{label!r}]", values)
+        points[label] = np.array(logger.steps), checks.drawable(f"loggers[{label!r}]", values)
     what = "per time step back" if per_step else "at t = 1, divided by that at t = T"
     ax = curves(ax, points, xlabel="training step", ylabel=f"log$_{{10}}$ of the norm of dL/d{state}$_t$\n{what}")
-    ax.axhline(0, color=GREY, linewidth=1)
+    ax.axhline(0, color=style.GREY, linewidth=1)
     return ax
 
 
 def parameter_norms(
     logger: GradientNormLogger, blocks: Iterable[str], *, layer: int = -1, ax: Axes | None = None
 ) -> Axes:
-    """Norms of dL/dparameter against training step, for blocks such as "W_h[forget]"; raises as
-    `GradientNormLogger.param_norms`."""
-    check_kind("logger", logger, "GradientNormLogger")
+    """Norms of dL/dparameter against training step; one colour a gate, one shade a parameter.
+
+    Parameters
+    ----------
+    logger : what a training recorded
+    blocks : names such as "W_h[forget]"
+    layer : which layer, -1 for the last
+    ax : matplotlib axes; None makes new ones
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError, IndexError
+        For no block, and as `GradientNormLogger.param_norms`.
+    """
+    checks.check_kind("logger", logger, "GradientNormLogger")
     if isinstance(blocks, str) or not has_entries(blocks):
         raise TypeError(f"blocks: expected names such as 'W_h[forget]', got {describe(blocks)}")
     points = {}
     for block in blocks:
-        values = logger.param_norms(block, layer)
-        shown = drawable(f"blocks[{block!r}]", np.where(values > 0, values, np.nan))
+        shown = checks.drawable(f"blocks[{block!r}]", logger.param_norms(block, layer), log=True)
         points[block] = np.array(logger.steps), shown
     if not points:
         raise ValueError("blocks: expected at least one, got none")
@@ -227,12 +232,12 @@ def parameter_norms(
     return curves(ax, points, styles=_block_styles(points), log=True, xlabel=xlabel, ylabel=ylabel)
 
 
-def _block_styles(blocks: Iterable[str]) -> list[dict[str, Any]]:
+def _block_styles(blocks: Iterable[str]) -> dict[str, dict[str, Any]]:
     """A colour for each gate, a shade of it for each parameter; "W_h[forget]" is both."""
     parameters: dict[str, int] = {}
-    styles = []
+    styles = {}
     for block in blocks:
         parameter, _, gate = block.removesuffix("]").partition("[")
         n = parameters.setdefault(parameter, len(parameters))
-        styles.append({"color": shade(PATH_COLOURS.get(gate, OLIVE), n)})
+        styles[block] = {"color": style.shade(style.PATH_COLOURS.get(gate, style.OLIVE), n)}
     return styles

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from itertools import count, pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -23,13 +23,7 @@ BLUE, VERMILLION, PURPLE, OLIVE = "#005A93", "#D55E00", "#B8609A", "#7A7400"
 GREY = "#767676"  # what is no curve: reference lines, grids
 SIZE = 11.0  # of all letters, in points
 
-CELL_COLOURS = {
-    "fourgatelstm": PURPLE,
-    "gruresetbefore": SKY_BLUE,
-    "rnn": VERMILLION,
-    "lstm": BLUE,
-    "gru": GREEN,
-}
+CELL_COLOURS = {"fourgatelstm": PURPLE, "gruresetbefore": SKY_BLUE, "rnn": VERMILLION, "lstm": BLUE, "gru": GREEN}
 OTHER_COLOURS = (BLACK, ORANGE, OLIVE)
 PATH_COLOURS = {  # of gates, and of the paths by which a gradient comes back
     "memory": BLUE,
@@ -66,25 +60,28 @@ def curves(
     ax: Axes | None,
     points: Mapping[str, tuple[Array, Array]],
     *,
-    styles: Sequence[dict[str, Any]] | None = None,
+    xlabel: str,
+    ylabel: str,
+    styles: Mapping[str, dict[str, Any]] | None = None,
     references: Mapping[str, tuple[Array, Array]] | None = None,
+    marker: str = "",
     side: str = "right",
     log: bool = False,
     logx: bool = False,
     xlim: tuple[float, float] | None = None,
     bottom: float | None = None,
-    xlabel: str,
-    ylabel: str,
 ) -> Axes:
     """One curve (x, y) for each label, named at its end on this `side`; `references` are dashed and grey.
 
-    With the labels at the left the scale stands at the right, where backpropagation begins.
+    A curve without a finite value is left out. With the labels at the left the scale stands at the right, where
+    backpropagation begins.
     """
-    ax, lines = axes(ax), []
-    for (label, (x, y)), style in zip(points.items(), styles or line_styles(points), strict=True):
-        lines += ax.plot(x, y, label=label, **style)
-    for label, (x, y) in (references or {}).items():
-        lines += ax.plot(x, y, label=label, color=GREY, linestyle="--", linewidth=1.2)
+    ax, looks = axes(ax), dict(styles or zip(points, line_styles(points), strict=True))
+    looks = {label: {"marker": marker, "markersize": 4} | looks[label] for label in points}
+    looks |= {label: {"color": GREY, "linestyle": "--", "linewidth": 1.2} for label in references or ()}
+    both = {**points, **(references or {})}
+    shown = [label for label, (_, y) in both.items() if np.isfinite(y).any()]
+    lines = [ax.plot(*both[label], label=label, **looks[label])[0] for label in shown]
     if log:
         ax.set_yscale("log")
     if logx:
@@ -98,25 +95,31 @@ def curves(
         ax.set_ylim(bottom=bottom)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     if side == "left":
-        scale_at_right(ax)
+        ax.yaxis.tick_right()
+        ax.yaxis.set_label_position("right")
+        ax.spines["left"].set_visible(False)
+        ax.spines["right"].set_visible(True)
     direct_labels(ax, lines, side)
     return ax
 
 
-def colour_bar(ax: Axes, image: ScalarMappable, label: str) -> None:
-    """The scale of a map beside it."""
-    bar = ax.figure.colorbar(image, ax=ax, pad=0.02)
-    bar.set_label(label, fontsize=SIZE, color=BLACK)
-    bar.ax.tick_params(which="both", labelsize=SIZE, colors=BLACK)
+def heat_map(ax: Axes, x: Array, y: Array, values: Array, *, bar: str, xlabel: str, ylabel: str, **look: Any) -> Axes:
+    """values (len(y), len(x)) as colours, x across and y up, with the scale, named `bar`, beside it."""
+    image = ax.pcolormesh(_edges(x), _edges(y), values, rasterized=True, **look)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(8, integer=True))
+    scale = ax.figure.colorbar(image, ax=ax, pad=0.02)
+    scale.set_label(bar, fontsize=SIZE, color=BLACK)
+    scale.ax.tick_params(which="both", labelsize=SIZE, colors=BLACK)
     ax.grid(False)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    return ax
 
 
-def scale_at_right(ax: Axes) -> None:
-    """The vertical scale at the right, where backpropagation begins: the left is free for labels."""
-    ax.yaxis.tick_right()
-    ax.yaxis.set_label_position("right")
-    ax.spines["left"].set_visible(False)
-    ax.spines["right"].set_visible(True)
+def _edges(centres: Array) -> Array:
+    """Where the cells of a map with these centres begin and end."""
+    between = (centres[1:] + centres[:-1]) / 2 if len(centres) > 1 else centres + 0.5
+    return np.concatenate(([2 * centres[0] - between[0]], between, [2 * centres[-1] - between[-1]][: len(centres) - 1]))
 
 
 def colour_of(label: str) -> str | None:
@@ -136,13 +139,11 @@ def line_styles(labels: Collection[str]) -> list[dict[str, Any]]:
 
     Widths fall from the first to the last, which is drawn on top: where curves coincide, both are seen.
     """
-    seen: dict[str, int] = {}
-    others = count()
-    styles = []
+    seen, others, styles = Counter[str](), cycle(OTHER_COLOURS), []
     for label, width in zip(labels, np.linspace(2.5, 1.5, len(labels)), strict=True):
-        colour = colour_of(label) or OTHER_COLOURS[next(others) % len(OTHER_COLOURS)]
-        seen[colour] = seen.get(colour, -1) + 1
+        colour = colour_of(label) or next(others)
         styles.append({"color": shade(colour, seen[colour]), "linewidth": float(width) if len(labels) > 1 else 1.5})
+        seen[colour] += 1
     return styles
 
 
@@ -167,25 +168,23 @@ def direct_labels(ax: Axes, lines: Sequence[Line2D], side: str = "right") -> Non
     heights[order] = spread(heights[order], 1.25 * SIZE / points)
     outside, align = (1.03, "left") if end else (-0.03, "right")
     for line, xy, height in zip(lines, ends, heights, strict=True):
-        ax.annotate(
-            str(line.get_label()),
-            xy=xy,
-            xytext=(outside, float(height)),
-            textcoords="axes fraction",
-            ha=align,
-            va="center",
-            fontsize=SIZE,
-            color=BLACK,
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": line.get_color(),
-                "linewidth": 1.5,
-                "shrinkA": 1,
-                "shrinkB": 0,
-                "relpos": (0 if end else 1, 0.5),
-            },
-        )
+        look: dict[str, Any] = {"textcoords": "axes fraction", "ha": align, "va": "center", "fontsize": SIZE}
+        connector: dict[str, Any] = {
+            "arrowstyle": "-",
+            "color": line.get_color(),
+            "linewidth": 1.5,
+            "shrinkA": 1,
+            "shrinkB": 0,
+        }
+        connector["relpos"] = (0 if end else 1, 0.5)
+        place = (outside, float(height))
+        label = str(line.get_label())
+        ax.annotate(label, xy, place, color=BLACK, annotation_clip=False, arrowprops=connector, **look)
+
+
+def legend(ax: Axes, **arguments: Any) -> None:
+    """A key without a frame, in the letters of the other text."""
+    ax.legend(frameon=False, fontsize=SIZE, title_fontsize=SIZE, labelcolor=BLACK, **arguments)
 
 
 def name_events(ax: Axes, events: Mapping[int, str]) -> None:
