@@ -97,13 +97,23 @@ class Alarm:
 class GradientNormLogger:
     """Records `state_norms` and `block_norms` of every layer at every `every`-th training step.
 
-    A callback of `Trainer`, or used alone through `record`. `records` holds one `NormRecord` for each
-    recorded step; sequences may differ in length from one to the next.
+    A callback of `Trainer`, or used alone through `record`. `records` holds one `NormRecord` for each recorded step;
+    sequences may differ in length from one to the next. A loss at every step feeds the gradient on its way back, so the
+    ratio of the first norm to the last, and the alarms, speak of sequences whose loss is read at the end.
 
-    `alarms` lists the records in which the norm at the first time step is below `vanishing` times the
-    last one's in every state part, or above `exploding` times it in one of them (None: no such alarm);
-    `on_alarm`, say `print`, is called for each alarm. A loss at every step feeds the gradient on its
-    way back, so the ratio, and the alarm, speak of sequences whose loss is read at the end.
+    Parameters
+    ----------
+    every : training steps from one record to the next
+    vanishing
+        Below this ratio, in every state part, a record is an alarm; None for no such alarm.
+    exploding
+        Above this ratio, in one state part, a record is an alarm; None for no such alarm.
+    on_alarm : a function of an `Alarm`, such as `print`, which is called for each
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that does not fit.
     """
 
     def __init__(
@@ -129,7 +139,17 @@ class GradientNormLogger:
     def record(
         self, step: int, cells: Sequence[Cell], tapes: Sequence[Tape], cell_grads: Sequence[Gradients]
     ) -> NormRecord:
-        """Append and return the record of one pass, given each layer's cell, tape and gradients."""
+        """Append the record of one pass.
+
+        Parameters
+        ----------
+        step : the training step
+        cells, tapes, cell_grads : each layer's cell, tape and gradients
+
+        Returns
+        -------
+        The `NormRecord`. Raises TypeError or ValueError where these do not belong together.
+        """
         for name, value in (("cells", cells), ("tapes", tapes), ("cell_grads", cell_grads)):
             if not isinstance(value, Sequence) or not 0 < len(value) == len(cells):
                 raise TypeError(f"{name}: expected a sequence of one for each layer, got {describe(value)}")

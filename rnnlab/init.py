@@ -74,10 +74,24 @@ def _draw(name: str, function: Initializer, shape: Shape, rng: np.random.Generat
 
 
 def chrono(T: int, hidden_size: int, rng: int | np.random.Generator | None = None) -> Array:
-    """Gate biases ln U(1, T - 1), shape (H,), for memories that last up to T steps (Tallec & Ollivier 2018).
+    """Gate biases ln U(1, T - 1) for memories that last up to T steps.
 
-    A forget gate of sigmoid(ln u) = 1 - 1/(u + 1) forgets over about u steps. Use `forget_bias=b,
-    input_bias=-b` in an LSTM and `update_bias=b` in a GRU. T is at least 3.
+    A forget gate of sigmoid(ln u) = 1 - 1/(u + 1) forgets over about u steps. Use `forget_bias=b, input_bias=-b` in an
+    LSTM and `update_bias=b` in a GRU.
+
+    Parameters
+    ----------
+    T : at least 3
+    hidden_size : H
+    rng : a seed or a generator
+
+    Returns
+    -------
+    (H,) biases.
+
+    References
+    ----------
+    Tallec & Ollivier 2018.
     """
     T = positive_int("T", T, 3)
     hidden_size = positive_int("hidden_size", hidden_size)

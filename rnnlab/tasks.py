@@ -76,11 +76,23 @@ class Task(BatchStream):
 
 
 def adding(T: int, batch_size: int = 32, seed: int = 0) -> Task:
-    """Two of T random numbers are marked; name their sum at the end (after Hochreiter & Schmidhuber 1997, sec. 5.4).
+    """Two of T random numbers are marked; name their sum at the end.
 
-    x (T, B, 2): a number from U(0, 1) and a marker, 1 once in each half of the sequence. y: the sum of
-    the two marked numbers, at the last step (this simpler form: Le et al. 2015, Arjovsky et al. 2016).
-    Answering 1 always gives an MSE of 1/6; below .01 counts as solved. T is at least 2.
+    x (T, B, 2): a number from U(0, 1) and a marker, 1 once in each half of the sequence. y: the sum of the two marked
+    numbers, at the last step. Answering 1 always gives an MSE of 1/6; below .01 counts as solved.
+
+    Parameters
+    ----------
+    T : time steps, at least 2
+    batch_size, seed : sequences in a batch; batch n depends on (seed, n) alone
+
+    Returns
+    -------
+    A `Task`.
+
+    References
+    ----------
+    After Hochreiter & Schmidhuber 1997, sec. 5.4; this simpler form: Le et al. 2015, Arjovsky et al. 2016.
     """
     return Task(
         "adding",
@@ -104,11 +116,20 @@ def _draw_adding(rng: np.random.Generator, T: int, B: int) -> Batch:
 def movie(T: int, batch_size: int = 32, seed: int = 0, *, reveals: int = 1, ask: str = "end") -> Task:
     """The lesson's movie: T scenes of 4 types, some of them reveals; name the type of the last reveal so far.
 
-    x (T, B, 5): the scene's type one-hot, and a flag that is 1 at a reveal. y: the type of the latest
-    revealing scene, asked at the last step alone (`ask="end"`) or at every scene from the first reveal on
-    (`ask="always"`). One reveal lies in the first half; several lie anywhere, and each makes the one
-    before it worthless. Chance is .25, a share of .99 at the last step counts as solved. T is at least 2
-    and at least the number of reveals; ValueError otherwise, and for another `ask`.
+    x (T, B, 5): the scene's type one-hot, and a flag that is 1 at a reveal. y: the type of the latest revealing scene.
+    One reveal lies in the first half; several lie anywhere, and each makes the one before it worthless. Chance is .25,
+    a share of .99 at the last step counts as solved.
+
+    Parameters
+    ----------
+    T : time steps, at least 2 and at least the number of reveals
+    batch_size, seed : sequences in a batch; batch n depends on (seed, n) alone
+    reveals : how many of the scenes are reveals
+    ask : "end" asks at the last step alone, "always" at every scene from the first reveal on
+
+    Returns
+    -------
+    A `Task`. Raises TypeError or ValueError for an argument that does not fit.
     """
     reveals, ask = positive_int("reveals", reveals), one_of("ask", ask, ("end", "always"))
     draw = partial(_draw_movie, reveals=reveals, always=ask == "always")
@@ -127,11 +148,23 @@ def _draw_movie(rng: np.random.Generator, T: int, B: int, reveals: int, always: 
 
 
 def temporal_order(T: int, batch_size: int = 32, seed: int = 0) -> Task:
-    """In which order came two symbols? (after Hochreiter & Schmidhuber 1997, sec. 5.6, task 6a)
+    """In which order came two symbols?
 
-    x (T, B) integers: distractors 2 .. 5, and X = 0 or Y = 1 once in [.1T, .2T] and once in [.4T, .5T].
-    y at the last step: 0 XX, 1 XY, 2 YX, 3 YY. Chance is .25, a share of .99 counts as solved. T is at
-    least 10.
+    x (T, B) integers: distractors 2 .. 5, and X = 0 or Y = 1 once in [.1T, .2T] and once in [.4T, .5T]. y at the last
+    step: 0 XX, 1 XY, 2 YX, 3 YY. Chance is .25, a share of .99 counts as solved.
+
+    Parameters
+    ----------
+    T : time steps, at least 10
+    batch_size, seed : sequences in a batch; batch n depends on (seed, n) alone
+
+    Returns
+    -------
+    A `Task`.
+
+    References
+    ----------
+    After Hochreiter & Schmidhuber 1997, sec. 5.6, task 6a.
     """
     return Task("temporal order", input_size=6, output_size=4, draw=_draw_order, **_sizes(T, 10, batch_size, seed))
 

@@ -85,7 +85,20 @@ class CharText(BatchStream):
         prompt: str = "\n",
         temperature: float = 1.0,
     ) -> str:
-        """`length` characters that the model writes after the prompt, drawn from softmax(outputs / temperature)."""
+        """Text that the model writes, each character drawn from softmax(outputs / temperature).
+
+        Parameters
+        ----------
+        model : a model of this alphabet
+        length : how many characters
+        rng : a seed or a generator
+        prompt : the text that it continues
+        temperature : below 1 the likelier characters are preferred, above 1 the others come up more often
+
+        Returns
+        -------
+        The `length` characters after the prompt. Raises TypeError or ValueError for an argument that does not fit.
+        """
         temperature, length = positive_float("temperature", temperature), positive_int("length", length)
         rng = generator(rng)
         check_sizes(model, self.size, self.size, self.characters)
@@ -111,12 +124,27 @@ def numbers_of(text: str, characters: str) -> Array:
 def char_text(
     text: str | Path | None = None, *, T: int = 64, batch_size: int = 32, test_share: float = 0.1
 ) -> CharText:
-    """Any text as a character-prediction task: its last `test_share` is kept for the test.
+    """Any text as a character-prediction task.
 
-    `text` is the text itself, a `Path` to a .txt file (UTF-8), or None for `python_reference()`. A string
-    that ends in .txt on one line is taken for a path too. Raises FileNotFoundError for a missing file,
-    TypeError for anything else, ValueError for a file that is not UTF-8 and for a text that is too short to be read
-    by `batch_size` rows.
+    Parameters
+    ----------
+    text
+        The text itself, a `Path` to a .txt file (UTF-8), or None for `python_reference()`. A string that ends in .txt
+        on one line is taken for a path too.
+    T, batch_size : characters a batch in each of so many rows
+    test_share : this share at the text's end is kept for the test
+
+    Returns
+    -------
+    A `CharText`.
+
+    Raises
+    ------
+    FileNotFoundError
+        For a missing file.
+    TypeError, ValueError
+        For anything else that is no text, for a file that is not UTF-8, and for a text that is too short to be read by
+        `batch_size` rows.
     """
     if text is None:
         text = python_reference()
@@ -151,12 +179,25 @@ def read_text(path: Path) -> str:
 
 
 def ngram_bits(train: Array, test: Array, n: int) -> float:
-    """Bits per character of an n-gram model on `test`, smoothed as Witten & Bell (1991) do:
+    """Bits per character of an n-gram model, smoothed as Witten & Bell do, from the uniform distribution upwards:
 
         p(c | context) = (count(context, c) + distinct(context) p(c | shorter context))
                          / (count(context) + distinct(context))
 
-    from the uniform distribution over all characters upwards. Not the strongest: Kneser & Ney (1995) smooth better.
+    Not the strongest: Kneser & Ney (1995) smooth better.
+
+    Parameters
+    ----------
+    train, test : (N,) integers, a text's two parts
+    n : the length of the longest gram
+
+    Returns
+    -------
+    The mean of -log2 p over `test`. Raises TypeError or ValueError for an argument that does not fit.
+
+    References
+    ----------
+    Witten & Bell 1991.
     """
     n = positive_int("n", n)
     train = label_array("train", train, (("N", None),), np.iinfo(np.int64).max).astype(np.int64)

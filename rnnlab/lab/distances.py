@@ -19,10 +19,20 @@ Arrays = dict[str, Array]
 
 
 def distance_gradients(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = None) -> Iterator[Arrays]:
-    """The terms of dL/dparameter, distance by distance, 0 .. T-1; arguments and errors as in `Cell.backward`.
+    """The terms of dL/dparameter, distance by distance, 0 .. T-1.
 
-    A weight acts at every step. Distance d gathers what its use at step t - d does to the loss read from
-    h_t, for all t; with one loss, at the end, that is one step. The terms add up to dL/dparameter.
+    A weight acts at every step. Distance d gathers what its use at step t - d does to the loss read from h_t, for all
+    t; with one loss, at the end, that is one step. The terms add up to dL/dparameter.
+
+    Parameters
+    ----------
+    cell, tape : a cell, and the tape of its forward pass
+    d_h : (T, B, H), dL/dh_t as read at each step's output
+    d_state : (S, B, H), what reaches the final state besides d_h; None for zeros
+
+    Returns
+    -------
+    An iterator over dicts of gradients, named and shaped like `cell.params`. Errors as in `Cell.backward`.
     """
     check_cell(cell, tape)
     steps, _, B, _ = tape.states.shape
@@ -51,7 +61,18 @@ class DistanceTerms:
 
 
 def distance_terms(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = None) -> DistanceTerms:
-    """The norms of `distance_gradients`: near terms train a shared weight even where far ones vanish."""
+    """The norms of `distance_gradients`: near terms train a shared weight even where far ones vanish.
+
+    Parameters
+    ----------
+    cell, tape : a cell, and the tape of its forward pass
+    d_h : (T, B, H), dL/dh_t as read at each step's output
+    d_state : (S, B, H), what reaches the final state besides d_h; None for zeros
+
+    Returns
+    -------
+    `DistanceTerms`: the norms by block and distance, and the sum of the terms. Errors as in `Cell.backward`.
+    """
     check_cell(cell, tape)
     total = {name: np.zeros_like(p) for name, p in cell.params.items()}
     norms = []
@@ -62,9 +83,16 @@ def distance_terms(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = N
 
 
 def output_gradients(model: SequenceModel, batch: Batch, result: LossAndGrads) -> tuple[Array, ...]:
-    """dL/dh that each layer receives, (T, B, H): from the layer above, the last from the readout.
+    """dL/dh that each layer receives: from the layer above, the last from the readout.
 
-    `result` is what `model.loss_and_grads(batch)` gave.
+    Parameters
+    ----------
+    model, batch : a model, and a batch for it
+    result : what `model.loss_and_grads(batch)` gave
+
+    Returns
+    -------
+    One (T, B, H) array for each layer, the first layer first.
     """
     check_model(model)
     if not isinstance(result, LossAndGrads):
@@ -98,11 +126,29 @@ class Truncation:
 def truncation(
     model: SequenceModel, batch: Batch, lengths: Iterable[int] | None = None, *, state: State | None = None
 ) -> Truncation:
-    """The gradient of BPTT truncated to blocks of k steps against the full one (Williams & Peng 1990), by k.
+    """The gradient of BPTT truncated to blocks of k steps against the full one, by k.
 
-    The states are those of the whole sequence; the gradient stops where a block begins. Blocks end at T,
-    so with one loss at the end exactly the last k steps are counted. `lengths` are powers of two up to T
-    unless given. Raises as `SequenceModel.loss_and_grads`, and TypeError or ValueError for a length below 1.
+    The states are those of the whole sequence; the gradient stops where a block begins. Blocks end at T, so with one
+    loss at the end exactly the last k steps are counted.
+
+    Parameters
+    ----------
+    model, batch : a model, and a batch for it
+    lengths : the numbers k; None for the powers of two up to T
+    state : the initial state as in `SequenceModel.loss_and_grads`
+
+    Returns
+    -------
+    `Truncation`: angles and relative errors, by parameter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a length below 1, and as `SequenceModel.loss_and_grads`.
+
+    References
+    ----------
+    Williams & Peng 1990.
     """
     check_model(model)
     result = model.loss_and_grads(batch, state)

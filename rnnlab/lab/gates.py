@@ -62,9 +62,21 @@ def gate_statistics(
 ) -> GateStatistics:
     """Statistics of a cell's sigmoid gates: all that `gate_names` lists but "candidate".
 
-    `tapes` is one tape or several; steps past a sequence's end do not count. `keeps` names the gate that keeps the
-    memory where it is neither "forget" nor "update". Raises ValueError for a cell without such a gate, for a gate that
-    leaves [0, 1], and unless 0 < low < high < 1.
+    Parameters
+    ----------
+    cell : the cell
+    tapes : one tape of its forward pass, or several
+    keeps : the gate that keeps the memory, where it is neither "forget" nor "update"
+    low, high : below `low` a gate counts as shut, above `high` as open
+
+    Returns
+    -------
+    `GateStatistics`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a cell without such a gate, for a gate that leaves [0, 1], and unless 0 < low < high < 1.
     """
     if not positive_float("low", low) < positive_float("high", high) < 1:
         raise ValueError(f"low, high: expected 0 < low < high < 1, got {low} and {high}")

@@ -23,10 +23,24 @@ from rnnlab.ops import Array
 
 
 def jacobians(cell: Cell, tape: Tape, times: Iterable[int] | None = None) -> Array:
-    """d state_{t+1} / d state_t, exactly, for each chosen step t (all of them for None): (n, B, S*H, S*H).
+    """d state_{t+1} / d state_t, exactly, for each chosen step t.
 
     Row i is what the unit vector i becomes one step back; a state's entry stands at part * H + unit. A gradient
-    goes back as dL/dstate_t = dL/dstate_{t+1} J_t. Raises ValueError for steps that the tape does not have.
+    goes back as dL/dstate_t = dL/dstate_{t+1} J_t.
+
+    Parameters
+    ----------
+    cell, tape : a cell, and the tape of its forward pass
+    times : the n chosen steps, None for all
+
+    Returns
+    -------
+    (n, B, S*H, S*H).
+
+    Raises
+    ------
+    ValueError
+        For steps that the tape does not have.
     """
     steps, B = step_numbers(cell, tape, times), tape.states.shape[2]
     rows = _unit_vectors(cell, len(steps) * B)
@@ -75,7 +89,15 @@ def jacobian_products(cell: Cell, tape: Tape, start: int = 0, end: int | None = 
     """d state_end / d state_t for t = end - 1 down to start, each made from the one before.
 
     The rows of the product are gradients of the entries of state_end, taken back by `Cell.backward` in float64.
-    Raises TypeError or ValueError unless 0 <= start < end <= T (None: T).
+
+    Parameters
+    ----------
+    cell, tape : a cell, and the tape of its forward pass
+    start, end : the span of steps, 0 <= start < end <= T; None for T
+
+    Returns
+    -------
+    An iterator over `JacobianProduct`s. Raises TypeError or ValueError for another span.
     """
     start, end = span(cell, tape, start, end)
     rows = _unit_vectors(cell, tape.states.shape[2])
@@ -88,7 +110,16 @@ def jacobian_products(cell: Cell, tape: Tape, start: int = 0, end: int | None = 
 
 
 def jacobian_product(cell: Cell, tape: Tape, start: int = 0, end: int | None = None) -> JacobianProduct:
-    """d state_end / d state_start over any number of steps; arguments and errors as in `jacobian_products`."""
+    """d state_end / d state_start over any number of steps.
+
+    Parameters
+    ----------
+    cell, tape, start, end : as in `jacobian_products`
+
+    Returns
+    -------
+    One `JacobianProduct`.
+    """
     *_, product = jacobian_products(cell, tape, start, end)
     return product
 
@@ -120,8 +151,14 @@ def jacobian_decay(
 ) -> JacobianDecay:
     """Measure `jacobian_products` span by span, beside what theory says of them.
 
-    `keeps` names the gate that keeps the memory where it is neither "forget" nor "update". Raises as
-    `jacobian_products`, and ValueError for a gate that the cell does not have.
+    Parameters
+    ----------
+    cell, tape, start, end : as in `jacobian_products`
+    keeps : the gate that keeps the memory, where it is neither "forget" nor "update"
+
+    Returns
+    -------
+    `JacobianDecay`. Raises as `jacobian_products`, and ValueError for a gate that the cell does not have.
     """
     start, end = span(cell, tape, start, end)
     H, values, memory = cell.hidden_size, [], []

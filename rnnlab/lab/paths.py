@@ -53,12 +53,22 @@ class MemoryPaths:
 
 
 def memory_paths(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = None) -> MemoryPaths:
-    """Split the memory's gradient by path; arguments and errors as in `Cell.backward`.
+    """Split the memory's gradient by path.
 
     A gate's share is what no longer comes back when that gate's W_h block is zero. The
     blocks are taken away one after the other, so a path through two gates (reset, then candidate, where
     the reset gate acts first) counts for the one that `gate_names` lists first. Whatever reaches
     m_{t-1} from m_t without W_h counts as "memory", a learner's peepholes included.
+
+    Parameters
+    ----------
+    cell, tape : a cell, and the tape of its forward pass
+    d_h : (T, B, H), dL/dh_t as read at each step's output
+    d_state : (S, B, H), what reaches the final state besides d_h; None for zeros
+
+    Returns
+    -------
+    `MemoryPaths`. Errors as in `Cell.backward`.
     """
     check_cell(cell, tape)
     B = tape.states.shape[2]

@@ -19,12 +19,29 @@ from rnnlab.validate import describe, float_array, positive_float, to_array
 def connectivity(
     target: Cell | SequenceModel, x: Array, state: State | Array | None = None, lengths: Array | None = None
 ) -> Array:
-    """log ||d h_T / d x_t|| (natural, Frobenius norm) for every t of each sequence, (T, B).
+    """log ||d h_T / d x_t|| (natural, Frobenius norm) for every t of each sequence.
 
-    h_T is the last output of the cell or of the model's last layer; x as `forward` takes it, integers
-    as their one-hot rows; `state` (S, B, H) for a cell, one for each layer of a model, None for zeros.
-    With `lengths` h_T is the output at each sequence's end. -inf where nothing of x_t arrives. After Madsen 2019 (doi
-    10.23915/distill.00016). Raises as `Cell.forward`, TypeError for a target that is neither.
+    h_T is the last output of the cell, or of the model's last layer; with `lengths` the output at each sequence's end.
+
+    Parameters
+    ----------
+    target : a `Cell` or a `SequenceModel`
+    x : the input as `forward` takes it, integers as their one-hot rows
+    state : the initial state, (S, B, H) for a cell, one for each layer of a model, None for zeros
+    lengths : the number of steps of each sequence, as `forward` takes it
+
+    Returns
+    -------
+    (T, B), -inf where nothing of x_t arrives.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a target that is neither, and as `Cell.forward`.
+
+    References
+    ----------
+    After Madsen 2019, doi 10.23915/distill.00016.
     """
     if isinstance(target, Cell):
         cells: tuple[Cell, ...] = (target,)
@@ -56,9 +73,16 @@ def _rows(cell: Cell, x: Array, lengths: Array | None) -> Array:
 
 
 def input_gradient_norms(model: SequenceModel, batch: Batch, state: State | None = None) -> Array:
-    """||dL/dx_t|| for every t of each sequence, (T, B); integer input as its one-hot rows.
+    """||dL/dx_t|| for every t of each sequence; integer input as its one-hot rows.
 
-    Raises as `SequenceModel.loss_and_grads`.
+    Parameters
+    ----------
+    model, batch : a model, and a batch for it
+    state : the initial state as in `SequenceModel.loss_and_grads`
+
+    Returns
+    -------
+    (T, B). Raises as `SequenceModel.loss_and_grads`.
     """
     check_model(model)
     if isinstance(batch, Batch):
@@ -68,11 +92,19 @@ def input_gradient_norms(model: SequenceModel, batch: Batch, state: State | None
 
 
 class ShadedText:
-    """A text whose characters are shaded by a positive quantity, in logarithms; a notebook shows it.
+    """A text whose characters are shaded by a positive quantity, in logarithms; a notebook shows it as plain HTML.
 
-    `log_values` (T,) are natural logarithms, such as `connectivity`'s for one sequence. The largest gets
-    the full colour, what lies `decades` powers of ten below it, or more, none. Plain HTML without
-    scripts. Raises TypeError or ValueError where text and values do not fit.
+    Parameters
+    ----------
+    text : at least one character
+    log_values : (T,), one natural logarithm for each character, such as `connectivity`'s for one sequence
+    decades : the largest value gets the full colour, what lies so many powers of ten below it, or more, none
+    caption : what stands above it
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where text and values do not fit.
     """
 
     def __init__(self, text: str, log_values: Array, *, decades: float = 4.0, caption: str = "") -> None:
