@@ -28,7 +28,7 @@ def python_reference() -> str:
 
 @dataclass(frozen=True)
 class CharText(BatchStream):
-    """A text as characters, made by `char_text`: training batches that go on where the last one stopped.
+    """A text as characters, made by `char_text`: training batches that continue where the last one stopped.
 
     `characters` is the alphabet; `train` and `test` are the text's two parts as integers. Each of the
     `batch_size` rows reads the training text as a ring from a place of its own, `T` characters a batch,

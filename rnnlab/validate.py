@@ -62,9 +62,8 @@ def float_array(name: str, value: object, axes: Iterable[Axis], dtype: np.dtype[
     Raises TypeError for anything but an array of float32 or float64 (complex only where `dtype` is
     complex), ValueError for a wrong shape, an empty axis, NaN or infinity.
     """
-    array = to_array(name, value)
-    known = DTYPES if dtype.kind == "c" else DTYPES[:2]
-    if array.dtype not in known and array.dtype.newbyteorder("=") not in known:
+    array = to_array(name, value)  # which refuses floats of other precisions
+    if array.dtype.kind not in ("fc" if dtype.kind == "c" else "f"):
         advice = (
             f"; write {name}.astype(float), of a list np.array({name}, float)" if array.dtype.kind in "iubf" else ""
         )

@@ -15,7 +15,7 @@ from rnnlab.experiments.settings import Network, Outcome, Run, Training
 from rnnlab.validate import positive_int
 
 RATES = (0.03, 0.01, 0.003, 0.001)
-SEARCH = ((1, 2), (2, 1))  # on so many seeds; so many rates go on
+SEARCH = ((1, 2), (2, 1))  # on so many seeds; so many rates are kept
 H = {"LSTM": 32, "GRU": 37, "RNN": 66}  # about 5,000 parameters each
 
 LSTM, GRU, RNN = Network("LSTM", H["LSTM"]), Network("GRU", H["GRU"]), Network("RNN", H["RNN"])
@@ -61,12 +61,12 @@ def compare(name: str, labels: Sequence[str], base: Training, seeds: int, runner
     all_seeds = seed_range(seeds)
     rates: dict[str, Sequence[float]] = dict.fromkeys(labels, RATES)
     searched: dict[tuple[str, float], tuple[Outcome, ...]] = {}
-    for first_seeds, go_on in SEARCH:
+    for first_seeds, kept in SEARCH:
         pairs = [(label, lr) for label in labels for lr in rates[label]]
         searched |= collect(name, {pair: with_seeds(base, *pair, all_seeds[:first_seeds]) for pair in pairs}, runner)
         for label in labels:
             best_first = sorted(rates[label], key=lambda lr: quality(base, searched[label, lr]), reverse=True)
-            rates[label] = best_first[:go_on]
+            rates[label] = best_first[:kept]
     best = {label: found[0] for label, found in rates.items()}
     final = collect(name, {label: with_seeds(base, label, best[label], all_seeds) for label in labels}, runner)
     rows = []
