@@ -10,13 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from rnnlab import init, ops, tasks
 from rnnlab.batch import Batch, pad
-from rnnlab.cells import Cell, FourGateLSTMCell, Gradients, GRUCell, GRUResetBeforeCell, LSTMCell, RNNCell, Tape
+from rnnlab.cells import (
+    Bidirectional,
+    Cell,
+    FourGateLSTMCell,
+    Gradients,
+    GRUCell,
+    GRUResetBeforeCell,
+    LSTMCell,
+    Reversed,
+    RNNCell,
+    Tape,
+)
 from rnnlab.checkpoint import Checkpoint
 from rnnlab.gradnorm import GradientNormLogger
-from rnnlab.losses import mean_squared_error, softmax_cross_entropy
+from rnnlab.losses import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from rnnlab.model import LossAndGrads, SequenceModel, load
-from rnnlab.optim import SGD, Adam, clip_by_global_norm, linear_decay
-from rnnlab.readout import Dense
+from rnnlab.optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_value, linear_decay
+from rnnlab.readout import Dense, Embedding
 from rnnlab.trainer import History, Trainer
 
 if TYPE_CHECKING:
@@ -33,12 +44,15 @@ _ON_DEMAND = {
 
 __all__ = [
     "SGD",
+    "Adagrad",
     "Adam",
     "Batch",
+    "Bidirectional",
     "Cell",
     "Checkpoint",
     "Dense",
     "Diagnosis",
+    "Embedding",
     "Finding",
     "FourGateLSTMCell",
     "GRUCell",
@@ -50,13 +64,16 @@ __all__ = [
     "History",
     "LSTMCell",
     "LossAndGrads",
+    "RMSProp",
     "RNNCell",
+    "Reversed",
     "SequenceModel",
     "StepExplanation",
     "Tape",
     "Trainer",
     "check_gradients",
     "clip_by_global_norm",
+    "clip_by_value",
     "diagnose",
     "experiments",
     "explain_step",
@@ -69,6 +86,7 @@ __all__ = [
     "ops",
     "pad",
     "plots",
+    "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "tasks",
 ]

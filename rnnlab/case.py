@@ -119,7 +119,7 @@ def _takes_complex(case: Case, name: str, rng: np.random.Generator) -> bool:
 # ---- a cell -----------------------------------------------------------------------------------
 
 
-def cell_case(cell: Cell, T: int, B: int, rng: np.random.Generator, lengths: Array | None = None) -> Case:
+def cell_case(cell: Any, T: int, B: int, rng: np.random.Generator, lengths: Array | None = None) -> Case:
     """Random biases and input, a non-zero initial state, and a random loss over all outputs and the final state.
 
     The inputs are every parameter, x, and the state at every t, by restarting the network there.
@@ -139,6 +139,7 @@ def cell_case(cell: Cell, T: int, B: int, rng: np.random.Generator, lengths: Arr
     alive = None if lengths is None else alive_steps(lengths, T, B)
     if alive is not None:
         d_h[~alive] = 0  # no state is read there
+    starts = range(T + 1) if isinstance(cell, Cell) else range(1)  # where one pass over time can start again
     twin = copy.deepcopy(cell)  # what a forward pass may keep on the cell stays apart
 
     def loss(name: str, value: Array) -> Any:
@@ -155,7 +156,7 @@ def cell_case(cell: Cell, T: int, B: int, rng: np.random.Generator, lengths: Arr
         tape = twin.with_params(params).forward(value if name == "x" else x[t:], start, *rest)
         return total + (d_h[t:] * tape.h).sum() + (d_state * tape.states[-1]).sum()
 
-    def record() -> Tape:
+    def record() -> Any:
         tape = cell.forward(read_only(x), read_only(state), *(() if alive is None else (alive,)))
         return freeze(tape) if isinstance(tape, Tape) else tape
 
@@ -168,11 +169,11 @@ def cell_case(cell: Cell, T: int, B: int, rng: np.random.Generator, lengths: Arr
         if grads.x is not None:
             claims["x"] = grads.x
         if grads.states is not None:
-            claims |= {f"states[{t}]": d for t, d in enumerate(grads.states)}
+            claims |= {f"states[{t}]": d for t, d in enumerate(grads.states) if t in starts}
         return claims
 
     states = record().states
-    inputs = dict(cell.params) | {"x": x} | {f"states[{t}]": states[t] for t in range(T + 1)}
+    inputs = dict(cell.params) | {"x": x} | {f"states[{t}]": states[t] for t in starts}
     K, blocks = len(cell.gate_names), {name: cell.state_names for name in inputs if name.startswith("states")}
     blocks |= {name: cell.gate_names for name, p in cell.params.items() if p.ndim == 3 and len(p) == K}
 
@@ -219,6 +220,7 @@ def model_case(model: SequenceModel, batch: Batch, rng: np.random.Generator) -> 
         f"cells.{n}.states[0]": rng.normal(size=(len(cell.state_names), B, cell.hidden_size))
         for n, cell in enumerate(model.cells)
     }
+    held: dict[str, Any] = {"rng": 0} if model.dropout else {}  # the same outputs are dropped each time
     inputs = dict(model.params) | states | ({"x": x} if x.dtype.kind == "f" else {})
 
     def loss(name: str, value: Array) -> Any:
@@ -227,11 +229,11 @@ def model_case(model: SequenceModel, batch: Batch, rng: np.random.Generator) -> 
         if np.iscomplexobj(value):
             params = {key: p.astype(complex) for key, p in params.items()}
         twin = model.with_params(params)
-        return twin.mean_loss(replace(batch, x=now.get("x", x)), [now[key] for key in states])
+        return twin.mean_loss(replace(batch, x=now.get("x", x)), [now[key] for key in states], **held)
 
     def back(_: Any, scale: float) -> Arrays:
         start = tuple(map(read_only, states.values()))
-        result = model.loss_and_grads(replace(batch, x=read_only(x)), start, input_gradient=True)
+        result = model.loss_and_grads(replace(batch, x=read_only(x)), start, input_gradient=True, **held)
         claims = dict(result.grads)
         if "x" in inputs and result.cell_grads[0].x is not None:
             claims["x"] = result.cell_grads[0].x

@@ -23,7 +23,7 @@ from rnnlab.case import (
     model_case,
     pair_case,
 )
-from rnnlab.cells.base import Cell
+from rnnlab.cells.bidirectional import Recurrent
 from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
 from rnnlab.tables import html_table
@@ -142,7 +142,8 @@ def check_gradients(
     loss over all outputs and the final state. Compared are every parameter, the input, and dL/dstate_t for every t,
     by restarting the network at t: 0 is the initial state, T the final one. A gradient is linear in what comes in, so
     1024 times as much must give 1024 times as much back, which it does not where it is clipped. For a model: every
-    parameter, the input (unless it is integers) and each layer's initial state, on `batch`. For functions: what
+    parameter, the input (unless it is integers) and each layer's initial state, on `batch`, with one draw of its
+    dropout held. For functions: what
     their backward pass returns. Where an array that the backward pass reads must not be changed, it is read-only.
 
     Each block of each array is compared along one random direction over all of its entries. Where that fails, or with
@@ -151,8 +152,8 @@ def check_gradients(
     Parameters
     ----------
     target, *arguments
-        A `Cell`; a `SequenceModel` and a `Batch`; or the functions that `diagnose` takes: `forward, backward,
-        arguments`, or `f, *arguments` with the loss inside.
+        A `Cell` or a `Bidirectional`; a `SequenceModel` and a `Batch`; or the functions that `diagnose` takes:
+        `forward, backward, arguments`, or `f, *arguments` with the loss inside.
     T, B : int
         Time steps and sequences of a cell's case. Of more than 40 states, 40 are compared.
     rng : int or Generator
@@ -208,7 +209,7 @@ def check_gradients(
 def _case(
     target: Any, arguments: Sequence[Any], T: int, B: int, rng: np.random.Generator, lengths: Array | None
 ) -> Case:
-    if isinstance(target, Cell):
+    if isinstance(target, Recurrent):
         if arguments:
             raise TypeError(
                 f"batch: expected None for a cell, which has a case of its own, got {describe(arguments[0])}"

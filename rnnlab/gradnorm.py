@@ -10,7 +10,8 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from rnnlab.cells.base import Cell, Gradients, Tape
+from rnnlab.cells.base import Gradients
+from rnnlab.cells.bidirectional import Bidirectional, DirectionsGradients, DirectionsTape, Recurrent, Tapes
 from rnnlab.files import path_of, write_atomically
 from rnnlab.ops import Array, norm
 from rnnlab.trainer import Trainer
@@ -19,12 +20,19 @@ from rnnlab.validate import check_shape, describe, positive_float, positive_int
 Entry = TypeVar("Entry")
 
 
-def state_norms(cell: Cell, tape: Tape, grads: Gradients) -> dict[str, Array]:
+def state_norms(cell: Recurrent, tape: Tapes, grads: Gradients) -> dict[str, Array]:
     """||dL/dm_t|| over batch and units for t = 0 .. T, (T+1,), by state name.
 
     The last state part is the cell's memory and counts every path (`Cell.memory_gradient`): for an
-    LSTM, "c" is the textbook's delta c_t.
+    LSTM, "c" is the textbook's delta c_t. A `Bidirectional` gives "forward_cell.h", "backward_cell.h", ..., each t
+    in the order in which that cell reads.
     """
+    if isinstance(cell, Bidirectional):
+        assert isinstance(tape, DirectionsTape)
+        assert isinstance(grads, DirectionsGradients)
+        of_cells = map(state_norms, cell.cells, tape.tapes, grads.cells)
+        return {f"{name}.{s}": n for name, norms in zip(cell.parts, of_cells, strict=True) for s, n in norms.items()}
+    assert not isinstance(tape, DirectionsTape)
     gradients = dict(zip(cell.state_names, grads.states.swapaxes(0, 1), strict=True))
     gradients[cell.state_names[-1]] = cell.memory_gradient(tape, grads)
     return {name: norm(g, (1, 2)) for name, g in gradients.items()}
@@ -137,7 +145,7 @@ class GradientNormLogger:
             self.record(trainer.step, trainer.model.cells, trainer.last.tapes, trainer.last.cell_grads)
 
     def record(
-        self, step: int, cells: Sequence[Cell], tapes: Sequence[Tape], cell_grads: Sequence[Gradients]
+        self, step: int, cells: Sequence[Recurrent], tapes: Sequence[Tapes], cell_grads: Sequence[Gradients]
     ) -> NormRecord:
         """Append the record of one pass.
 
@@ -155,10 +163,10 @@ class GradientNormLogger:
                 raise TypeError(f"{name}: expected a sequence of one for each layer, got {describe(value)}")
         layers = list(zip(cells, tapes, cell_grads, strict=True))
         for n, (cell, tape, grads) in enumerate(layers):
-            if not isinstance(cell, Cell):
+            if not isinstance(cell, Recurrent):
                 raise TypeError(f"cells[{n}]: expected a Cell, got {describe(cell)}")
-            cell.check_tape(tape)
-            if not isinstance(grads, Gradients):
+            cell.check_tape(tape)  # type: ignore[arg-type]
+            if not isinstance(grads, DirectionsGradients if isinstance(cell, Bidirectional) else Gradients):
                 raise TypeError(f"cell_grads[{n}]: expected the Gradients of a backward pass, got {describe(grads)}")
         record = NormRecord(
             positive_int("step", step, 0),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.ops import Array, log_softmax
+from rnnlab.ops import Array, log_softmax, sigmoid
 from rnnlab.validate import DTYPES, check_shape, describe, float_array, label_array, to_array
 
 
@@ -72,6 +72,51 @@ def mean_squared_error(prediction: Array, target: Array, mask: Array | None = No
     return _finite(loss), d
 
 
+def sigmoid_cross_entropy(prediction: Array, target: Array, mask: Array | None = None) -> tuple[Any, Array]:
+    """mean over kept (t, b) and all outputs of -y log p - (1 - y) log(1 - p), p = sigmoid(prediction), in nats.
+
+    For O yes-or-no questions: prediction and target y (T, B, O) floats, y from 0 to 1, mask (T, B) or None for all.
+    Returns the loss and its derivative (p - y) / (number kept * O). Raises as `mean_squared_error`, and ValueError for
+    a target outside [0, 1].
+    """
+    z = _prediction(prediction)
+    keep = mask_array(mask, z.shape[:-1])
+    y = values("target", target, keep, z)
+    if y.real.min() < 0 or y.real.max() > 1:
+        raise ValueError(f"target: expected numbers from 0 to 1, got {y.real.min():g} to {y.real.max():g}")
+    count, above = int(keep.sum()) * z.shape[-1], z.real >= 0
+    with np.errstate(over="ignore", under="ignore"):
+        # -y log p - (1 - y) log(1 - p) = max(z, 0) - z y + log(1 + exp(-|z|)), where exp cannot overflow
+        each = np.where(above, z, 0) - z * y + np.log1p(np.exp(np.where(above, -z, z)))
+        loss = np.where(keep[..., None], each, 0).sum() / count
+        d = np.where(keep[..., None], sigmoid(z) - y, 0) * z.real.dtype.type(1 / count)
+    return _finite(loss), d
+
+
+def checked_loss(result: object, prediction: Array, steps: Array) -> tuple[Any, Array]:
+    """What a loss returned, (loss, d_prediction); `steps` are the time steps that it read.
+
+    TypeError or ValueError for anything else, FloatingPointError, with the place, for what is not finite.
+    """
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"loss: expected it to return (loss, d_prediction), got {describe(result)}")
+    loss, d = result
+    if np.ndim(loss) or not isinstance(loss, int | float | complex | np.number | np.ndarray):
+        raise TypeError(f"loss: expected a number and its derivative, got {describe(loss)}")
+    if not isinstance(d, np.ndarray) or d.dtype.kind not in "fc":
+        raise TypeError(f"loss: expected a derivative, an array of floats, got {describe(d)}")
+    if d.shape != prediction.shape:
+        raise ValueError(f"loss: expected a derivative of the prediction's shape {prediction.shape}, got {d.shape}")
+    if not np.isfinite(loss):
+        raise FloatingPointError(f"loss: expected a finite number, got {loss}")
+    if not np.isfinite(d).all():
+        t, b, *_ = index = tuple(np.argwhere(~np.isfinite(d))[0].tolist())
+        raise FloatingPointError(
+            f"loss: expected a finite derivative, got {d[index]} at time step {steps[t]}, sequence {b}"
+        )
+    return loss, d
+
+
 def labels(name: str, target: object, keep: Array, prediction: Array) -> Array:
     """The targets of `softmax_cross_entropy`, with 0 where the mask keeps nothing; TypeError, ValueError for others."""
     array = to_array(name, target)
@@ -81,7 +126,7 @@ def labels(name: str, target: object, keep: Array, prediction: Array) -> Array:
 
 
 def values(name: str, target: object, keep: Array, prediction: Array) -> Array:
-    """The targets of `mean_squared_error`, with 0 where the mask keeps nothing; TypeError, ValueError for others."""
+    """The targets of the two other losses, with 0 where the mask keeps nothing; TypeError, ValueError for others."""
     array = to_array(name, target)
     if array.dtype.kind in "fc" and array.shape == prediction.shape:
         array = np.where(keep[..., None], array, 0)
@@ -91,6 +136,7 @@ def values(name: str, target: object, keep: Array, prediction: Array) -> Array:
 TARGETS: dict[Any, tuple[Any, int]] = {  # how each loss checks its target, and how many axes that has
     softmax_cross_entropy: (labels, 2),
     mean_squared_error: (values, 3),
+    sigmoid_cross_entropy: (values, 3),
 }
 
 

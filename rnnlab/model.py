@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,15 +16,17 @@ from rnnlab import cells as library
 from rnnlab.batch import Batch, targets
 from rnnlab.cells.arrays import padded
 from rnnlab.cells.base import Cell
-from rnnlab.cells.tape import Gradients, Record, Tape
-from rnnlab.losses import TARGETS
+from rnnlab.cells.bidirectional import Bidirectional, Recurrent, Tapes
+from rnnlab.cells.tape import Gradients, Record
+from rnnlab.losses import TARGETS, checked_loss
 from rnnlab.ops import Array
 from rnnlab.params import Params
-from rnnlab.readout import Dense
+from rnnlab.readout import Dense, Embedding
 from rnnlab.saving import read, rebuilt_model, save_model
-from rnnlab.validate import check_params, describe, float_dtype, has_entries
+from rnnlab.validate import check_params, describe, float_dtype, generator, has_entries, positive_float
 
 Loss = Callable[[Array, Array, Array | None], tuple[Any, Array]]
+Seed = int | np.random.Generator
 State = Sequence[Array | None]  # one (S, B, H) array for each layer
 PREDICT_CHUNK = 64  # steps that `predict` records at a time
 
@@ -41,7 +44,7 @@ class LossAndGrads(Record):
 
     loss: Any
     grads: dict[str, Array]
-    tapes: tuple[Tape, ...]
+    tapes: tuple[Tapes, ...]
     cell_grads: tuple[Gradients, ...]
     state: tuple[Array, ...]
 
@@ -49,16 +52,43 @@ class LossAndGrads(Record):
 class SequenceModel:
     """cells -> readout -> loss: layer l + 1 reads the outputs h of layer l, the readout the last one's.
 
-    `cells` is a `Cell` or a sequence of them, `readout` a `Dense`, `loss` a function such as
-    `softmax_cross_entropy`. Raises TypeError or ValueError where sizes or dtypes do not match.
+    Parameters
+    ----------
+    cells
+        A `Cell`, a `Bidirectional`, or a sequence of them.
+    readout
+        A `Dense`.
+    loss
+        A function such as `softmax_cross_entropy`.
+    embedding
+        An `Embedding` that turns integers x into the first layer's input; None for none.
+    dropout
+        In training, the share of each layer's outputs that is set to 0 on the way up, the others being divided by
+        1 - dropout (Srivastava et al. 2014); never on the way through time (Zaremba et al. 2014). It drops where an
+        `rng` is given, as `Trainer` does, and never in `predict`.
+
+    Raises TypeError or ValueError where sizes or dtypes do not match.
     """
 
-    def __init__(self, cells: Cell | Sequence[Cell], readout: Dense, loss: Loss) -> None:
-        self.cells = (cells,) if isinstance(cells, Cell) else tuple(cells) if has_entries(cells) else ()
-        self.readout, self.loss = readout, loss
-        if not self.cells or not all(isinstance(cell, Cell) for cell in self.cells):
+    def __init__(
+        self,
+        cells: Recurrent | Sequence[Recurrent],
+        readout: Dense,
+        loss: Loss,
+        *,
+        embedding: Embedding | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        self.cells: tuple[Recurrent, ...]
+        self.cells = (cells,) if isinstance(cells, Recurrent) else tuple(cells) if has_entries(cells) else ()
+        self.readout, self.loss, self.embedding = readout, loss, embedding
+        self.dropout = positive_float("dropout", dropout, zero=True)
+        if self.dropout >= 1:
+            raise ValueError(f"dropout: expected a share from 0 to below 1, got {dropout}")
+        if not self.cells or not all(isinstance(cell, Recurrent) for cell in self.cells):
             raise TypeError(f"cells: expected a Cell or a sequence of them, got {describe(cells)}")
-        if len(set(map(id, self.cells))) < len(self.cells):
+        single = [id(part) for cell in self.cells for part in cell.parts.values()]
+        if len(set(single)) < len(single):
             raise ValueError(
                 "cells: expected a cell of its own for each layer, got one twice (`with_params` copies it)"
             )
@@ -66,12 +96,25 @@ class SequenceModel:
             raise TypeError(f"readout: expected a Dense, got {describe(readout)}")
         if not callable(loss):
             raise TypeError(f"loss: expected a function (prediction, target, mask), got {describe(loss)}")
-        layers: tuple[Cell | Dense, ...] = (*self.cells, readout)
-        for below, above in zip(self.cells, layers[1:], strict=True):
-            if above.input_size != below.hidden_size:
-                raise ValueError(f"cells: expected a layer with {below.hidden_size} inputs above {below}, got {above}")
+        if embedding is not None and not isinstance(embedding, Embedding):
+            raise TypeError(f"embedding: expected an Embedding or None, got {describe(embedding)}")
+        for below, above in pairwise(self.layers.values()):
+            width = below.hidden_size if isinstance(below, Recurrent) else below.output_size
+            if above.input_size != width:
+                raise ValueError(f"cells: expected a layer with {width} inputs above {below}, got {above}")
             if above.dtype != below.dtype:
                 raise ValueError(f"cells: expected one dtype throughout, got {below.dtype} and {above.dtype}")
+
+    @property
+    def layers(self) -> dict[str, Any]:
+        """Every layer by the name that stands before its parameters, from the input to the readout."""
+        first = {} if self.embedding is None else {"embedding": self.embedding}
+        return first | {f"cells.{n}": cell for n, cell in enumerate(self.cells)} | {"readout": self.readout}
+
+    @property
+    def input_size(self) -> int:
+        """D; with an embedding, how many integers it knows."""
+        return self.cells[0].input_size if self.embedding is None else self.embedding.input_size
 
     vocabulary: str | None = None  # the alphabet of the text that the model was trained on
 
@@ -84,18 +127,19 @@ class SequenceModel:
         save_model(self, path)
 
     def __repr__(self) -> str:
-        return f"SequenceModel({', '.join(map(repr, (*self.cells, self.readout)))})"
+        return f"SequenceModel({', '.join(map(repr, self.layers.values()))})"
 
     @property
     def params(self) -> Params:
         """All parameters by name, "cells.0.W_x", ..., "readout.b": a live view, as `cell.params` is."""
-        return Params({f"cells.{n}": cell for n, cell in enumerate(self.cells)} | {"readout": self.readout})
+        return Params(self.layers)
 
     def with_params(self, params: Mapping[str, Array]) -> Self:
         """A copy with copies of these parameters (all of them); raises as `Cell.with_params`."""
         check_params(params, self.params)
         other = copy.copy(self)
         other.cells, other.readout = tuple(map(copy.copy, self.cells)), copy.copy(self.readout)
+        other.embedding = copy.copy(self.embedding)
         other.params.update({name: np.array(p) for name, p in params.items()})
         return other
 
@@ -110,14 +154,15 @@ class SequenceModel:
 
         With `lengths`, as in `Cell.forward`, outputs past a sequence's end are 0 and its state is that of its last
         step: `outputs[lengths - 1, np.arange(B)]` are its last outputs. Only 64 steps are recorded at a time, so memory
-        grows with T by the outputs alone. Raises as `Cell.forward`.
+        grows with T by the outputs alone, unless a layer reads both directions. Raises as `Cell.forward`.
         """
         x, alive = padded(x, lengths)
-        if x.ndim < 2 or not 0 < len(x) <= PREDICT_CHUNK:  # a single chunk is checked by `Cell.forward`
-            x = self.cells[0].check_input(x)
+        chunk = PREDICT_CHUNK if all(isinstance(cell, Cell) for cell in self.cells) else max(len(x), 1)
+        if x.ndim < 2 or not 0 < len(x) <= chunk:  # a single chunk is checked by `forward`
+            x = (self.embedding or self.cells[0]).check_input(x)
         outputs = np.empty((*x.shape[:2], self.readout.output_size), self.readout.dtype)
-        for start in range(0, len(x), PREDICT_CHUNK):
-            steps = slice(start, start + PREDICT_CHUNK)
+        for start in range(0, len(x), chunk):
+            steps = slice(start, start + chunk)
             try:
                 tapes = self.unroll(x[steps], state, None if alive is None else alive[steps])
                 outputs[steps] = self.readout.forward(tapes[-1].h)
@@ -128,89 +173,91 @@ class SequenceModel:
             outputs[~alive] = 0
         return outputs, tuple(s for s in state or () if s is not None)
 
-    def mean_loss(self, batch: Batch, state: State | None = None) -> Any:
+    def mean_loss(self, batch: Batch, state: State | None = None, *, rng: Seed | None = None) -> Any:
         """The loss alone, forward only: for validation. Arguments and errors as in `loss_and_grads`."""
-        return self._loss(batch, state)[0]
+        return self._loss(batch, state, rng)[0]
 
-    def loss_and_grads(self, batch: Batch, state: State | None = None, *, input_gradient: bool = False) -> LossAndGrads:
+    def loss_and_grads(
+        self, batch: Batch, state: State | None = None, *, input_gradient: bool = False, rng: Seed | None = None
+    ) -> LossAndGrads:
         """Forward, loss, backpropagation through time; nothing is updated.
 
         `state` holds one (S, B, H) array or None for each layer; the gradient stops there (truncated
         BPTT). The readout and the loss see the steps that are read in at least one sequence. With
-        `input_gradient`, `cell_grads[0].x` is dL/dx. Raises as `Cell.forward` and the loss do.
+        `input_gradient`, `cell_grads[0].x` is dL/dx. `rng`, a seed or a generator, draws what `dropout` drops; None
+        drops nothing. Raises as `Cell.forward` and the loss do.
         """
-        loss, d_y, kept, tapes = self._loss(batch, state)
-        h = tapes[-1].h
-        readout_grads, d_h_kept = self.readout.backward(h[kept], d_y)
-        d_h = np.zeros_like(h)
+        loss, d_y, kept, h_kept, tapes, scales = self._loss(batch, state, rng)
+        readout_grads, d_h_kept = self.readout.backward(h_kept, d_y)
+        d_h = np.zeros((*tapes[-1].x.shape[:2], self.readout.input_size), d_h_kept.dtype)
         d_h[kept] = d_h_kept
-        cell_grads: list[Gradients] = []
-        for n, (cell, tape) in reversed(list(enumerate(zip(self.cells, tapes, strict=True)))):
-            grads = cell.backward(tape, d_h, input_gradient=n > 0 or input_gradient)
-            cell_grads.insert(0, grads)
-            if grads.x is not None:
-                d_h = grads.x
-        named = {f"cells.{n}.{name}": g for n, grads in enumerate(cell_grads) for name, g in grads.params.items()}
-        named |= {f"readout.{name}": g for name, g in readout_grads.items()}
+        grads, cell_grads = {"readout": readout_grads}, list[Gradients]()
+        wanted = input_gradient or self.embedding is not None
+        for n in reversed(range(len(self.cells))):
+            d_h = d_h * scales[n] if scales else d_h
+            g = self.cells[n].backward(tapes[n], d_h, input_gradient=n > 0 or wanted)  # type: ignore[arg-type]
+            cell_grads.insert(0, g)
+            grads[f"cells.{n}"] = g.params
+            if g.x is not None:
+                d_h = g.x
+        if self.embedding is not None:
+            grads["embedding"] = self.embedding.backward(padded(batch.x, batch.lengths)[0], d_h)
+        named = {f"{layer}.{name}": g for layer in self.layers for name, g in grads[layer].items()}
         return LossAndGrads(loss, named, tapes, tuple(cell_grads), final_state(tapes))
 
-    def _loss(self, batch: Batch, state: State | None) -> tuple[Any, Array, Array | slice, tuple[Tape, ...]]:
-        """(loss, its derivative, the steps that it reads, the layers' tapes)."""
+    def _loss(
+        self, batch: Batch, state: State | None, rng: Seed | None
+    ) -> tuple[Any, Array, Array | slice, Array, tuple[Tapes, ...], list[Array]]:
+        """(loss, its derivative, the steps that it reads, what the readout sees there, the tapes, dropout's scales)."""
         if not isinstance(batch, Batch):
             raise TypeError(f"batch: expected a Batch, got {describe(batch)}")
-        tapes = self.unroll(batch.x, state, batch.lengths)
-        h = tapes[-1].h
-        y, mask = self.targets(batch, tapes[-1])
+        scales = self.dropout_scales(batch.x, rng)
+        tapes = self.unroll(batch.x, state, batch.lengths, scales)
+        y, mask = self.targets(batch)
         read = mask.any(axis=1)
         kept = slice(None) if read.all() else np.flatnonzero(read)  # a slice copies nothing
-        prediction = self.readout.forward(h[kept])
-        loss, d_y = checked_loss(self.loss(prediction, y[kept], mask[kept]), prediction, np.arange(len(h))[kept])
-        return loss, d_y, kept, tapes
+        h = tapes[-1].h[kept]
+        h = h * scales[-1][kept] if scales else h
+        prediction = self.readout.forward(h)
+        loss, d_y = checked_loss(self.loss(prediction, y[kept], mask[kept]), prediction, np.arange(len(mask))[kept])
+        return loss, d_y, kept, h, tapes, scales
 
-    def targets(self, batch: Batch, tape: Tape) -> tuple[Array, Array]:
-        """(y at every step, the steps (T, B) that the loss reads), checked against the last layer's tape."""
-        shape, (check, axes) = (*tape.x.shape[:2], self.readout.output_size), TARGETS.get(self.loss, (None, None))
-        y, mask = targets(batch, tape.alive, shape, axes)
+    def targets(self, batch: Batch) -> tuple[Array, Array]:
+        """(y at every step, the steps (T, B) that the loss reads); ValueError or TypeError where they do not fit x."""
+        x, alive = padded(batch.x, batch.lengths)
+        shape, (check, axes) = (*x.shape[:2], self.readout.output_size), TARGETS.get(self.loss, (None, None))
+        y, mask = targets(batch, alive, shape, axes)
         if check is not None:  # here, where its shape and places are the batch's
-            y = check("y", y, mask, np.broadcast_to(np.zeros((), tape.states.dtype), shape))
+            y = check("y", y, mask, np.broadcast_to(np.zeros((), self.readout.dtype), shape))
         return y, mask
 
-    def unroll(self, x: Array, state: State | None = None, lengths: Array | None = None) -> tuple[Tape, ...]:
-        """Each layer's tape; raises as `Cell.forward`, and where `state` does not hold one entry for each layer."""
+    def dropout_scales(self, x: Array, rng: Seed | None) -> list[Array]:
+        """What each layer's outputs are multiplied by, (T, B, H): 0 or 1 / (1 - dropout); [] where nothing drops."""
+        if rng is None or not self.dropout or np.ndim(x) < 2:
+            return []
+        drawn, scale = generator(rng), self.readout.dtype.type(1 / (1 - self.dropout)).real
+        return [(drawn.random((*np.shape(x)[:2], cell.hidden_size)) >= self.dropout) * scale for cell in self.cells]
+
+    def unroll(
+        self, x: Array, state: State | None = None, lengths: Array | None = None, scales: Sequence[Array] = ()
+    ) -> tuple[Tapes, ...]:
+        """Each layer's tape; `scales`, of `dropout_scales`, multiply the outputs on the way up.
+
+        Raises as `Cell.forward`, and where `state` does not hold one entry for each layer.
+        """
         if state is not None and not (isinstance(state, Sequence | np.ndarray) and has_entries(state)):
             raise TypeError(f"state: expected one array for each of {len(self.cells)} layers, got {describe(state)}")
         states = (None,) * len(self.cells) if state is None else tuple(state)
         if len(states) != len(self.cells):
             raise ValueError(f"state: expected one array for each of {len(self.cells)} layers, got {len(states)}")
-        tapes: list[Tape] = []
-        for cell, initial in zip(self.cells, states, strict=True):
-            given = () if lengths is None else (lengths,)  # a cell of the user's may not know any
-            tapes.append(cell.forward(tapes[-1].h if tapes else x, initial, *given))
+        x, alive = padded(x, lengths)
+        given = () if alive is None else (alive,)  # a cell of the user's may not take any
+        tapes: list[Tapes] = []
+        below = x if self.embedding is None else self.embedding.forward(x)
+        for n, (cell, initial) in enumerate(zip(self.cells, states, strict=True)):
+            tapes.append(cell.forward(below, initial, *given))
+            below = tapes[n].h * scales[n] if scales else tapes[n].h
         return tuple(tapes)
-
-
-def checked_loss(result: object, prediction: Array, steps: Array) -> tuple[Any, Array]:
-    """What a loss returned, (loss, d_prediction); `steps` are the time steps that it read.
-
-    TypeError or ValueError for anything else, FloatingPointError, with the place, for what is not finite.
-    """
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise TypeError(f"loss: expected it to return (loss, d_prediction), got {describe(result)}")
-    loss, d = result
-    if np.ndim(loss) or not isinstance(loss, int | float | complex | np.number | np.ndarray):
-        raise TypeError(f"loss: expected a number and its derivative, got {describe(loss)}")
-    if not isinstance(d, np.ndarray) or d.dtype.kind not in "fc":
-        raise TypeError(f"loss: expected a derivative, an array of floats, got {describe(d)}")
-    if d.shape != prediction.shape:
-        raise ValueError(f"loss: expected a derivative of the prediction's shape {prediction.shape}, got {d.shape}")
-    if not np.isfinite(loss):
-        raise FloatingPointError(f"loss: expected a finite number, got {loss}")
-    if not np.isfinite(d).all():
-        t, b, *_ = index = tuple(np.argwhere(~np.isfinite(d))[0].tolist())
-        raise FloatingPointError(
-            f"loss: expected a finite derivative, got {d[index]} at time step {steps[t]}, sequence {b}"
-        )
-    return loss, d
 
 
 def load(path: str | Path, cells: Iterable[type] = (), loss: Loss | None = None) -> SequenceModel:
@@ -245,14 +292,14 @@ def load(path: str | Path, cells: Iterable[type] = (), loss: Loss | None = None)
     if loss is not None and not callable(loss):
         raise TypeError(f"loss: expected a function (prediction, target, mask), got {describe(loss)}")
     header, arrays = read(path)
-    ours = [thing for thing in vars(library).values() if isinstance(thing, type) and issubclass(thing, Cell)]
-    things = [SequenceModel, Dense, *ours, *TARGETS, *yours, *([] if loss is None else [loss])]
+    ours = [thing for thing in vars(library).values() if isinstance(thing, type) and issubclass(thing, Recurrent)]
+    things = [SequenceModel, Dense, Embedding, *ours, *TARGETS, *yours, *([] if loss is None else [loss])]
     model: SequenceModel = rebuilt_model(path, header["model"], things, arrays, SequenceModel, run="run" in header)
     model.vocabulary = header.get("vocabulary")
     return model
 
 
-BUILT = (Cell, Dense, SequenceModel)  # what a file may name the classes of
+BUILT = (Bidirectional, Cell, Dense, Embedding, SequenceModel)  # what a file may name the classes of
 
 
 def check_model(model: object) -> None:
@@ -268,10 +315,10 @@ def check_sizes(model: SequenceModel, inputs: int, outputs: int, characters: str
         raise ValueError(
             f"model: expected one trained on {characters!r:.60}, got the alphabet {model.vocabulary!r:.60}"
         )
-    if (model.cells[0].input_size, model.readout.output_size) != (inputs, outputs):
+    if (model.input_size, model.readout.output_size) != (inputs, outputs):
         raise ValueError(f"model: expected {inputs} inputs and {outputs} outputs, got {model}")
 
 
-def final_state(tapes: Sequence[Tape]) -> tuple[Array, ...]:
+def final_state(tapes: Sequence[Tapes]) -> tuple[Array, ...]:
     """Each layer's state after the last step, as a copy that outlives the tape."""
     return tuple(tape.states[-1].copy() for tape in tapes)

@@ -19,15 +19,17 @@ SMALLEST_SQUARE = 1e-30  # a sum of float32 squares below it has lost some of th
 
 
 class Optimizer:
-    """What SGD and Adam share: the learning rate, the count of steps, and an update that is done whole or not at all.
+    """What the optimizers share: the learning rate, the count of steps, and an update that is done whole or not at all.
 
-    `lr` is a number above 0, or a function of the step number (from 0), such as `linear_decay`. An
+    `lr` is a number above 0, or a function of the step number (from 0), such as `linear_decay`. `weight_decay` takes
+    lr * weight_decay * weight off each weight besides, not through the gradient (Loshchilov & Hutter 2019). An
     update works on one flat vector of all gradients; `memory` holds what it carries from step to
     step (SGD's velocity, Adam's m and v), vectors of the same length.
     """
 
-    def __init__(self, lr: Rate) -> None:
+    def __init__(self, lr: Rate, weight_decay: float = 0.0) -> None:
         self.lr = lr if callable(lr) else positive_float("lr", lr)
+        self.weight_decay = positive_float("weight_decay", weight_decay, zero=True)
         self.steps = 0
         self.memory: tuple[Array, ...] = ()
         self.names: tuple[str, ...] = ()  # the parameters, in the order in which the memory holds them
@@ -59,6 +61,8 @@ class Optimizer:
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported here
             change, memory = self.update(flat, self.memory or self.start(flat), rate, self.steps + 1)
             weights = np.concatenate([params[name].ravel() for name in names])
+            if self.weight_decay:
+                change = change + rate * self.weight_decay * weights
             weights -= change
         if not all(np.isfinite(a).all() for a in (weights, *memory)):
             for name, p in params.items():
@@ -84,8 +88,8 @@ class Optimizer:
 class SGD(Optimizer):
     """new weight = weight - lr * gradient; with momentum (Polyak 1964), weight - lr * v, v = momentum v + gradient."""
 
-    def __init__(self, lr: Rate, momentum: float = 0.0) -> None:
-        super().__init__(lr)
+    def __init__(self, lr: Rate, momentum: float = 0.0, *, weight_decay: float = 0.0) -> None:
+        super().__init__(lr, weight_decay)
         self.momentum = positive_float("momentum", momentum, zero=True)
         if self.momentum >= 1:
             raise ValueError(f"momentum: expected a number from 0 to below 1, got {momentum}")
@@ -104,10 +108,20 @@ class Adam(Optimizer):
 
     m = beta1 m + (1 - beta1) g        v = beta2 v + (1 - beta2) g^2
     weight -= lr * m / (1 - beta1^n) / (sqrt(v / (1 - beta2^n)) + epsilon)        n = 1, 2, ...
+
+    With `weight_decay` this is AdamW.
     """
 
-    def __init__(self, lr: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
-        super().__init__(lr)
+    def __init__(
+        self,
+        lr: Rate = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        *,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(lr, weight_decay)
         for argument, value in (("beta1", beta1), ("beta2", beta2)):
             if positive_float(argument, value, zero=True) >= 1:
                 raise ValueError(f"{argument}: expected a number from 0 to below 1, got {value}")
@@ -123,6 +137,53 @@ class Adam(Optimizer):
         m_hat = m / (1 - self.beta1**n)
         v_hat = v / (1 - self.beta2**n)
         return rate * m_hat / (np.sqrt(v_hat) + self.epsilon), (m, v)
+
+
+class Adagrad(Optimizer):
+    """Steps scaled by the sum of all squared gradients so far (Duchi et al. 2011), which starts at `initial_sum`:
+
+    s = s + g^2        weight -= lr * g / (sqrt(s) + epsilon)
+
+    min-char-rnn (Karpathy 2015) has initial_sum = 1e-8 and epsilon = 0.
+    """
+
+    def __init__(
+        self, lr: Rate = 1e-2, epsilon: float = 1e-10, *, initial_sum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(lr, weight_decay)
+        self.initial_sum = positive_float("initial_sum", initial_sum, zero=True)
+        self.epsilon = positive_float("epsilon", epsilon, zero=self.initial_sum > 0)
+
+    def start(self, grad: Array) -> tuple[Array, ...]:
+        return (np.full_like(grad, self.initial_sum),)
+
+    def update(self, grad: Array, memory: tuple[Array, ...], rate: float, n: int) -> tuple[Array, tuple[Array, ...]]:
+        (s,) = memory
+        s = s + grad**2
+        return rate * grad / (np.sqrt(s) + self.epsilon), (s,)
+
+
+class RMSProp(Optimizer):
+    """Steps scaled by a running mean of the squared gradient (Tieleman & Hinton 2012), `decay` being PyTorch's alpha:
+
+    s = decay s + (1 - decay) g^2        weight -= lr * g / (sqrt(s) + epsilon)
+    """
+
+    def __init__(
+        self, lr: Rate = 1e-2, decay: float = 0.99, epsilon: float = 1e-8, *, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(lr, weight_decay)
+        self.decay, self.epsilon = positive_float("decay", decay, zero=True), positive_float("epsilon", epsilon)
+        if self.decay >= 1:
+            raise ValueError(f"decay: expected a number from 0 to below 1, got {decay}")
+
+    def start(self, grad: Array) -> tuple[Array, ...]:
+        return (np.zeros_like(grad),)
+
+    def update(self, grad: Array, memory: tuple[Array, ...], rate: float, n: int) -> tuple[Array, tuple[Array, ...]]:
+        (s,) = memory
+        s = self.decay * s + (1 - self.decay) * grad**2
+        return rate * grad / (np.sqrt(s) + self.epsilon), (s,)
 
 
 @dataclass(frozen=True)
@@ -184,3 +245,13 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[di
     scale = min(1.0, max_norm / before) if before else 1.0
     with np.errstate(under="ignore"):
         return {name: g if scale == 1 else g * g.real.dtype.type(scale) for name, g in grads.items()}, before
+
+
+def clip_by_value(grads: Mapping[str, Array], limit: float) -> dict[str, Array]:
+    """Every entry cut to lie between -limit and limit, as min-char-rnn does; the direction may change.
+
+    The arguments stay as they were. Raises TypeError or ValueError for a limit that is not above 0.
+    """
+    limit = positive_float("limit", limit)
+    check_params(grads, grads, "grads")
+    return {name: np.clip(g, -limit, limit) for name, g in grads.items()}

@@ -27,12 +27,20 @@ class Layer:
 
     rng: np.random.Generator
     _dtype: np.dtype[Any]
+    bias: bool = True
     _names: tuple[str, ...] = ()  # of the parameters, in the order in which they were added
 
     def add_param(self, name: str, init: str | Initializer, shape: tuple[int, ...]) -> None:
-        """Draw a further parameter of this layer, from its generator and in its dtype."""
+        """Draw a further parameter of this layer, from its generator and in its dtype.
+
+        Where the layer has no biases, one named "b" or "b_..." is a constant 0 and no parameter.
+        """
         if not isinstance(name, str) or not name.isidentifier() or hasattr(Layer, name):
             raise ValueError(f"name: expected a new attribute's name, such as 'W_u', got {name!r}")
+        if not self.bias and name.split("_")[0] == "b":
+            vars(self)[name] = zeros = np.zeros(shape, np.float32)  # which leaves every dtype as it is
+            zeros.flags.writeable = False
+            return
         drawn = initializer("init", init)(shape, self.rng)
         axes = [(f"axis {n}", length) for n, length in enumerate(shape)]
         vars(self)[name] = np.array(float_array(name, drawn, axes, self._dtype))
@@ -48,6 +56,11 @@ class Layer:
             if name.lower() == known.lower() and name not in SHAPE_LETTERS:
                 raise AttributeError(f"{type(self).__name__} has no parameter {name!r}: write {known!r}")
         super().__setattr__(name, value)
+
+    @property
+    def parts(self) -> dict[str, Layer]:
+        """The layers whose parameters these are, by the name that stands before the parameter's: one, "", itself."""
+        return {"": self}
 
     @property
     def params(self) -> Params:
@@ -89,9 +102,10 @@ class Params(MutableMapping[str, Array]):
 
     def __init__(self, layers: Mapping[str, Layer]) -> None:
         self._places = {
-            f"{prefix}.{name}" if prefix else name: (layer, name)
+            ".".join(filter(None, (prefix, part, name))): (owner, name)
             for prefix, layer in layers.items()
-            for name in layer._names
+            for part, owner in layer.parts.items()
+            for name in owner._names
         }
 
     def __getitem__(self, name: str) -> Array:

@@ -1,10 +1,11 @@
-"""The readout: one affine map, applied at every step that the loss reads."""
+"""What stands around the cells: the readout, one affine map at every step that the loss reads, and the embedding."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from rnnlab.cells.arrays import one_hot_products
 from rnnlab.ops import Array
 from rnnlab.params import Layer
 from rnnlab.validate import (
@@ -13,8 +14,10 @@ from rnnlab.validate import (
     float_array,
     float_dtype,
     generator,
+    label_array,
     positive_int,
     to_array,
+    true_or_false,
 )
 
 AXES = tuple(f"axis {n}" for n in range(64))  # names of the axes before the last
@@ -24,7 +27,8 @@ class Dense(Layer):
     """y = h W + b, with W (H, O) and b (1, O) drawn from U(-1/sqrt(H), 1/sqrt(H)).
 
     `input_size` H, `output_size` O, `rng` a seed or generator, `dtype` float64 or float32. W and b are the live
-    parameters, `params` a live view of them. Raises TypeError or ValueError for an invalid size, seed or dtype.
+    parameters, `params` a live view of them; with `bias=False` b is a constant 0 and no parameter.
+    Raises TypeError or ValueError for an invalid size, seed or dtype.
     """
 
     W: Array
@@ -37,7 +41,9 @@ class Dense(Layer):
         *,
         rng: int | np.random.Generator | None = None,
         dtype: npt.DTypeLike = np.float64,
+        bias: bool = True,
     ) -> None:
+        self.bias = true_or_false("bias", bias)
         H = self.input_size = positive_int("input_size", input_size)
         O = self.output_size = positive_int("output_size", output_size)  # noqa: E741 - O is the shape letter
         self.rng, self._dtype, bound = generator(rng), float_dtype(dtype), 1 / np.sqrt(H)
@@ -67,6 +73,7 @@ class Dense(Layer):
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported below
             grads = {"W": rows.T @ d_rows, "b": d_rows.sum(axis=0, keepdims=True)}
             d_h = d_y @ self.W.T
+        grads = {name: grads[name] for name in self.params}
         for name, grad in (grads | {"h": d_h}).items():
             if not np.isfinite(grad).all():
                 raise FloatingPointError(f"Dense: dL/d{name} is not finite")
@@ -74,3 +81,43 @@ class Dense(Layer):
 
     def _check(self, name: str, value: object, lead: tuple[int, ...], last: Axis) -> Array:
         return float_array(name, value, [*zip(AXES, lead, strict=False), last], self.dtype)
+
+
+class Embedding(Layer):
+    """x_t = W[n_t]: a row of `output_size` numbers for each of `input_size` integers n; W is drawn from N(0, 1).
+
+    A cell by itself reads an integer as a one-hot row, so its W_x holds H numbers a gate for each of them; an embedding
+    puts a width of its own in between (Bengio et al. 2003). `rng`, `dtype` and errors as in `Dense`.
+    """
+
+    W: Array
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        rng: int | np.random.Generator | None = None,
+        dtype: npt.DTypeLike = np.float64,
+    ) -> None:
+        self.input_size = positive_int("input_size", input_size)
+        self.output_size = positive_int("output_size", output_size)
+        self.rng, self._dtype = generator(rng), float_dtype(dtype)
+        self.add_param("W", lambda shape, rng: rng.normal(size=shape), (self.input_size, self.output_size))
+
+    def __repr__(self) -> str:
+        return f"Embedding({self.input_size}, {self.output_size}, dtype={self.dtype})"
+
+    def check_input(self, x: Array) -> Array:
+        """x as (T, B) integers 0 .. input_size - 1; TypeError or ValueError for anything else."""
+        return label_array("x", x, (("T", None), ("B", None)), self.input_size)
+
+    def forward(self, x: Array) -> Array:
+        """The rows of W that x names, (T, B, output_size); raises as `check_input`."""
+        return np.asarray(self.W[self.check_input(x)])
+
+    def backward(self, x: Array, d_rows: Array) -> dict[str, Array]:
+        """The gradient like `params` from dL/drows (T, B, output_size): each row of W sums what reaches its places."""
+        x = self.check_input(x)
+        d_rows = float_array("d_rows", d_rows, (*zip("TB", x.shape, strict=True), ("O", self.output_size)), self.dtype)
+        return {"W": one_hot_products(x, d_rows[None], self.input_size)[0]}

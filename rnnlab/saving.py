@@ -119,10 +119,9 @@ def model_parts(model: Any) -> tuple[dict[str, Any], dict[str, Array]]:
         if array.dtype.kind != "f":
             raise TypeError(f"params[{name!r}]: expected real floats to save, got {array.dtype}; `astype` converts it")
         check_finite(f"params[{name!r}]", array)
-    layers = (*model.cells, model.readout)
-    things = [*map(type, (model, *layers)), model.loss]
+    things = [*map(type, (model, *model.layers.values(), *_parts(model))), model.loss]
     again = rebuilt_model("model", made, things, arrays, type(model))
-    for layer, copy in zip(layers, (*again.cells, again.readout), strict=True):
+    for layer, copy in zip(_parts(model), _parts(again), strict=True):
         _check_kept(layer, copy)
     return {"format": "rnnlab", "version": VERSION, "model": made, "vocabulary": model.vocabulary}, arrays
 
@@ -174,6 +173,11 @@ def _check_kept(layer: Any, copy: Any) -> None:
                 f"{type(layer).__name__}.{name}: expected an option kept under the name of the constructor's "
                 f"argument, so that loading brings it back, got {value!r:.60} that would be lost"
             )
+
+
+def _parts(model: Any) -> list[Any]:
+    """Every layer that has parameters of its own: of a `Bidirectional`, its cells."""
+    return [part for layer in model.layers.values() for part in layer.parts.values()]
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Array]]:

@@ -163,3 +163,10 @@ def check_param(name: str, value: Any, like: Array) -> None:
         raise TypeError(f"{name}: expected an array of float32 or float64, got {describe(value)}")
     if value.shape != like.shape:
         raise ValueError(f"{name}: expected shape {like.shape}, got {value.shape}")
+
+
+def true_or_false(name: str, value: object) -> bool:
+    """`value` as a bool; TypeError otherwise."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {describe(value)}")
+    return bool(value)

@@ -201,12 +201,13 @@ def test_what_is_no_model_of_theirs_is_refused() -> None:
         [layers.LSTM(3), layers.Dense(2)],  # the last step alone
         [layers.LSTM(3, return_sequences=True, go_backwards=True), layers.Dense(2)],
         [layers.GRU(3, return_sequences=True, activation="relu"), layers.Dense(2)],
-        [layers.LSTM(3, return_sequences=True, use_bias=False), layers.Dense(2)],
+        [layers.Bidirectional(layers.LSTM(3, return_sequences=True), merge_mode="sum"), layers.Dense(2)],
+        [layers.GRU(3, return_sequences=True), layers.Dense(2), layers.Dropout(0.5)],
         [layers.LSTM(3, return_sequences=True), layers.Dense(2, activation="softmax")],
     ):
         with refuses(ValueError, "module"):
             interop.from_keras(keras.Sequential([keras.Input((None, 2)), *bad]), loss=rl.mean_squared_error)
-    for strange in ([layers.Dense(2)], [layers.LSTM(3), layers.Dropout(0.5), layers.Dense(2)]):
+    for strange in ([layers.Dense(2)], [layers.LSTM(3), layers.Flatten(), layers.Dense(2)]):
         with refuses(TypeError, "module"):
             interop.from_keras(keras.Sequential([keras.Input((None, 2)), *strange]), loss=rl.mean_squared_error)
 

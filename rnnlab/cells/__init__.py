@@ -1,9 +1,21 @@
 """The cells: one file each, equation by forward line by derivative line."""
 
 from rnnlab.cells.base import Cell, Gradients, Tape
+from rnnlab.cells.bidirectional import Bidirectional, Reversed
 from rnnlab.cells.four_gate import FourGateLSTMCell
 from rnnlab.cells.gru import GRUCell, GRUResetBeforeCell
 from rnnlab.cells.lstm import LSTMCell
 from rnnlab.cells.rnn import RNNCell
 
-__all__ = ["Cell", "FourGateLSTMCell", "GRUCell", "GRUResetBeforeCell", "Gradients", "LSTMCell", "RNNCell", "Tape"]
+__all__ = [
+    "Bidirectional",
+    "Cell",
+    "FourGateLSTMCell",
+    "GRUCell",
+    "GRUResetBeforeCell",
+    "Gradients",
+    "LSTMCell",
+    "RNNCell",
+    "Reversed",
+    "Tape",
+]

@@ -37,6 +37,7 @@ from rnnlab.validate import (
     one_of,
     positive_int,
     to_array,
+    true_or_false,
 )
 
 __all__ = ["Arrays", "Cell", "Gradients", "Tape", "column_sums", "outer_products", "read_only"]
@@ -74,6 +75,8 @@ class Cell(Layer):
     input_init, recurrent_init
         "uniform", "glorot", "orthogonal", "identity", or a function (shape, rng) -> array. Biases are
         U(-1/sqrt(H), 1/sqrt(H)).
+    bias
+        False makes every bias a constant 0 that is no parameter.
 
     Attributes
     ----------
@@ -102,10 +105,11 @@ class Cell(Layer):
         dtype: npt.DTypeLike = np.float64,
         input_init: str | Initializer = "uniform",
         recurrent_init: str | Initializer = "uniform",
+        bias: bool = True,
     ) -> None:
         if not self.gate_names:
             raise TypeError(f"{type(self).__name__}: expected gate_names, the names of its gates, got none")
-        K = len(self.gate_names)
+        K, self.bias = len(self.gate_names), true_or_false("bias", bias)
         D = self.input_size = positive_int("input_size", input_size)
         H = self.hidden_size = positive_int("hidden_size", hidden_size)
         self.rng, self._dtype = generator(rng), float_dtype(dtype)
@@ -117,6 +121,8 @@ class Cell(Layer):
         """Set one gate's bias to a number or to (H,) numbers; errors name it "<gate>_bias"."""
         k, name = self.gate_names.index(one_of("gate", gate, self.gate_names)), f"{gate}_bias"
         array = to_array(name, value)
+        if not self.bias:
+            raise ValueError(f"{name}: expected None for a cell with bias=False, got {describe(value)}")
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{name}: expected a number or (H,) floats, got {describe(value)}")
         if array.shape not in ((), (self.hidden_size,)):

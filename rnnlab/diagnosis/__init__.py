@@ -118,15 +118,16 @@ def _of_cell(cell: Cell, T: int, B: int, rng: np.random.Generator) -> Diagnosis:
 
 def _of_model(model: SequenceModel, batch: Batch, rng: np.random.Generator) -> Diagnosis:
     """The loss alone, then each cell alone, then the whole: what follows from one mistake is not said again."""
-    tape = model.unroll(batch.x, None, batch.lengths)[-1]
-    y, (target, mask) = model.readout.forward(tape.h), model.targets(batch, tape)
+    y, (target, mask) = model.predict(batch.x, None, batch.lengths)[0], model.targets(batch)
 
     def loss(prediction: Any) -> Any:
         value, d_prediction = model.loss(prediction, target, mask)
         return value, {"prediction": d_prediction}
 
     parts = [_of_case(lambda: loss_case(loss, (y.astype(float),), rng), _name(model.loss), rng)]
-    parts += [_of_cell(cell, 4, 3, rng) for cell in model.cells]
+    parts += [
+        _of_cell(cell, 4, 3, rng) for layer in model.cells for cell in layer.parts.values() if isinstance(cell, Cell)
+    ]
     if all(part.ok for part in parts):
         parts.append(_of_case(lambda: model_case(model.astype(np.float64), batch, rng), repr(model), rng))
     findings = tuple(f for part in parts for f in part.findings)

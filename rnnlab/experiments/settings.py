@@ -14,6 +14,7 @@ import numpy as np
 from rnnlab import init, tasks
 from rnnlab.cells import Cell, Gradients, GRUCell, LSTMCell, RNNCell, Tape
 from rnnlab.gradnorm import state_norms
+from rnnlab.lab.recorded import one_direction
 from rnnlab.model import SequenceModel
 from rnnlab.ops import Array, norm
 from rnnlab.optim import SGD, Adam
@@ -221,7 +222,8 @@ def gradient_ratios(model: SequenceModel, task: tasks.Task) -> dict[str, float]:
     In float64, for the norms of a plain network at a distance of 90 leave the range of float32.
     """
     result = model.astype(np.float64).loss_and_grads(task.evaluation(MEASURED))
-    norms = log_norms(model.cells[0], result.tapes[0], result.cell_grads[0])
+    (cell, *_), (tape, *_) = one_direction(model.cells, result.tapes)
+    norms = log_norms(cell, tape, result.cell_grads[0])
     norms.pop("c", None)  # the coordinate dL/dc_T is 0
     at = task.T - round(FRACTION * task.T)
     return {name: float(values[at] - values[-1]) for name, values in norms.items()}

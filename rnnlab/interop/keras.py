@@ -7,18 +7,16 @@ from typing import Any
 
 import keras
 
-from rnnlab.cells import Cell, GRUCell, RNNCell
+from rnnlab.cells import Bidirectional, Cell, GRUCell, RNNCell
 from rnnlab.interop import from_keras, to_keras
 from rnnlab.model import Loss, SequenceModel
-from rnnlab.readout import Dense
+from rnnlab.readout import Dense, Embedding
 from rnnlab.validate import describe
 
 KINDS = {"RNNCell": "SimpleRNN", "LSTMCell": "LSTM", "GRUCell": "GRU", "GRUResetBeforeCell": "GRU"}
 NAMES = ("kernel", "recurrent_kernel", "bias")
 FIXED = {  # what our equations have in these places
     "recurrent_activation": "sigmoid",
-    "use_bias": True,
-    "go_backwards": False,
     "return_sequences": True,
     "dropout": 0.0,
     "recurrent_dropout": 0.0,
@@ -29,17 +27,28 @@ def sequential(model: SequenceModel) -> Any:
     """The `keras.Sequential` of this model, with copies of its weights; it reads x batch-major, (B, T, D)."""
     dtype = model.readout.dtype.name
     arrays = [list(to_keras(cell).values()) for cell in model.cells]
-    arrays.append([model.readout.params["W"], model.readout.params["b"][0]])
+    arrays.append([model.readout.W, *([model.readout.b[0]] if model.readout.bias else [])])
     layers = [_layer(cell, dtype) for cell in model.cells]
-    layers.append(keras.layers.Dense(model.readout.output_size, dtype=dtype))
-    net = keras.Sequential([keras.Input((None, model.cells[0].input_size), dtype=dtype), *layers])
-    for layer, weights in zip(net.layers, arrays, strict=True):
+    layers.append(keras.layers.Dense(model.readout.output_size, use_bias=model.readout.bias, dtype=dtype))
+    if model.dropout:
+        layers = [layer for one in layers[:-1] for layer in (one, keras.layers.Dropout(model.dropout))] + layers[-1:]
+    first = keras.Input((None, model.input_size), dtype=dtype)
+    if (given := model.embedding) is not None:
+        first = keras.Input((None,), dtype="int64")
+        layers.insert(0, keras.layers.Embedding(given.input_size, given.output_size, dtype=dtype))
+        arrays.insert(0, [given.W])
+    net = keras.Sequential([first, *layers])
+    for layer, weights in zip((one for one in net.layers if one.weights), arrays, strict=True):
         layer.set_weights(weights)
     return net
 
 
-def _layer(cell: Cell, dtype: str) -> Any:
+def _layer(cell: Cell | Bidirectional, dtype: str, **more: Any) -> Any:
+    if isinstance(cell, Bidirectional):
+        one, two = _layer(cell.forward_cell, dtype), _layer(cell.backward_cell, dtype, go_backwards=True)
+        return keras.layers.Bidirectional(one, backward_layer=two, dtype=dtype)
     options: dict[str, Any] = {"activation": cell.activation} if isinstance(cell, RNNCell) else {}
+    options |= {"use_bias": cell.bias, **more}
     if (name := KINDS[type(cell).__name__]) == "GRU":
         options["reset_after"] = type(cell) is GRUCell
     return getattr(keras.layers, name)(cell.hidden_size, return_sequences=True, dtype=dtype, **options)
@@ -49,25 +58,58 @@ def sequence_model(net: object, loss: Loss) -> SequenceModel:
     """The `SequenceModel` of SimpleRNN, LSTM and GRU layers with a linear Dense on top."""
     kinds = tuple(getattr(keras.layers, name) for name in sorted(set(KINDS.values())))
     layers: list[Any] = net.layers if isinstance(net, keras.Sequential) else []
-    below, top = layers[:-1], layers[-1:]
-    if not below or not all(isinstance(layer, kinds) for layer in below) or not isinstance(top[0], keras.layers.Dense):
-        names = [type(layer).__name__ for layer in layers] if layers else describe(net)
+    names = [type(layer).__name__ for layer in layers] if layers else describe(net)
+    drops = [layer.rate for layer in layers if isinstance(layer, keras.layers.Dropout)]
+    table = layers[:1] if isinstance(layers[0] if layers else None, keras.layers.Embedding) else []
+    core = [layer for layer in layers if not isinstance(layer, keras.layers.Dropout)][len(table) :]
+    below, top = core[:-1], core[-1:]
+    if (
+        not below
+        or not all(isinstance(_directions(layer)[0], kinds) for layer in below)
+        or not isinstance(top[0], keras.layers.Dense)
+    ):
         raise TypeError(f"module: expected a Sequential of SimpleRNN, LSTM or GRU layers and a Dense, got {names}")
-    for layer in layers:
-        wanted = {"activation": "linear", "use_bias": True} if layer is top[0] else FIXED
-        wanted = wanted | ({"activation": "tanh"} if isinstance(layer, kinds[:2]) else {})
-        config = {key: value for key, value in layer.get_config().items() if key in wanted}
-        if wrong := {key: value for key, value in config.items() if value != wanted[key]}:
-            raise ValueError(f"module: expected {layer.name} with {wanted}, got {wrong}")
-    cells = [
-        from_keras(
-            dict(zip(NAMES, _arrays(layer), strict=True)),
-            activation=layer.get_config()["activation"] if isinstance(layer, kinds[2]) else "tanh",
+    after_each = [layer for one in below for layer in (one, ...)]
+    placed = [... if isinstance(layer, keras.layers.Dropout) else layer for layer in layers]
+    if drops and (len({*drops}) > 1 or placed != [*table, *after_each, *top]):
+        raise ValueError(
+            f"module: expected one Dropout of the same rate after each recurrent layer, or none, got {names}"
         )
-        for layer in below
-    ]
-    W, b = _arrays(top[0])
-    return SequenceModel(cells, Dense(*W.shape, rng=0, dtype=W.dtype).with_params({"W": W, "b": b[None]}), loss)
+    for layer in core:
+        for n, one in enumerate(_directions(layer)):
+            wanted = {"activation": "linear"} if layer is top[0] else FIXED | {"go_backwards": n == 1}
+            wanted = wanted | ({"activation": "tanh"} if isinstance(one, kinds[:2]) else {})
+            config = {key: value for key, value in one.get_config().items() if key in wanted}
+            if wrong := {key: value for key, value in config.items() if value != wanted[key]}:
+                raise ValueError(f"module: expected {layer.name} with {wanted}, got {wrong}")
+        if getattr(layer, "merge_mode", "concat") != "concat":
+            raise ValueError(f"module: expected {layer.name} with merge_mode 'concat', got {layer.merge_mode!r}")
+    cells = [_read(layer) for layer in below]
+    W, *b = _arrays(top[0])
+    readout = Dense(*W.shape, rng=0, dtype=W.dtype, bias=bool(b))
+    readout = readout.with_params({"W": W} | ({"b": b[0][None]} if b else {}))
+    embedding = None
+    if table:
+        (rows,) = _arrays(table[0])
+        embedding = Embedding(*rows.shape, rng=0, dtype=rows.dtype).with_params({"W": rows})
+    return SequenceModel(cells, readout, loss, embedding=embedding, dropout=float(drops[0]) if drops else 0.0)
+
+
+def _directions(layer: Any) -> list[Any]:
+    """The layer, or the two of a keras.layers.Bidirectional."""
+    both = isinstance(layer, keras.layers.Bidirectional)
+    return [layer.forward_layer, layer.backward_layer] if both else [layer]
+
+
+def _read(layer: Any) -> Any:
+    """The cell of a layer, or the `Bidirectional` of two."""
+    cells = []
+    for one in _directions(layer):
+        config = one.get_config()
+        activation = config["activation"] if isinstance(one, keras.layers.SimpleRNN) else "tanh"
+        weights = dict(zip(NAMES, _arrays(one), strict=False))
+        cells.append(from_keras(weights, activation=activation, reset_after=config.get("reset_after", True)))
+    return Bidirectional(*cells) if len(cells) == 2 else cells[0]
 
 
 def _arrays(layer: Any) -> list[Any]:

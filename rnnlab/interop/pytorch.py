@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from rnnlab.cells import Cell, GRUCell, RNNCell
+from rnnlab.cells import Bidirectional, Cell, GRUCell, RNNCell
 from rnnlab.interop import from_pytorch, to_pytorch
 from rnnlab.model import Loss, SequenceModel
-from rnnlab.readout import Dense
+from rnnlab.readout import Dense, Embedding
 from rnnlab.validate import describe
 
 
@@ -29,21 +29,37 @@ class SequenceNet(torch.nn.Module):
     def __init__(self, model: SequenceModel) -> None:
         super().__init__()
         dtype = getattr(torch, model.readout.dtype.name)
+        self.dropout, self.embedding = model.dropout, None
+        if (given := model.embedding) is not None:
+            self.embedding = torch.nn.Embedding(given.input_size, given.output_size, _weight=_tensor(given.W))
         stacks = [list(stack) for _, stack in groupby(model.cells, _kind)]
+        if self.dropout:  # PyTorch's own leaves out the last layer
+            stacks = [[cell] for cell in model.cells]
         weights = [{k: w for n, cell in enumerate(s) for k, w in to_pytorch(cell, n).items()} for s in stacks]
         self.layers = torch.nn.ModuleList()
         for stack, arrays in zip(stacks, weights, strict=True):
-            first = stack[0]
-            options = {"nonlinearity": first.activation} if isinstance(first, RNNCell) else {}
+            first = stack[0].forward_cell if isinstance(stack[0], Bidirectional) else stack[0]
+            options: dict[str, Any] = {"nonlinearity": first.activation} if isinstance(first, RNNCell) else {}
             module = getattr(torch.nn, type(first).__name__.removesuffix("Cell"))
-            layer = module(first.input_size, first.hidden_size, num_layers=len(stack), dtype=dtype, **options)
+            layer = module(
+                first.input_size,
+                first.hidden_size,
+                num_layers=len(stack),
+                bias=first.bias,
+                bidirectional=first is not stack[0],
+                dtype=dtype,
+                **options,
+            )
             layer.load_state_dict({name: _tensor(array) for name, array in arrays.items()})
-            for n, cell in enumerate(stack):
-                self._keep_one_bias(getattr(layer, f"bias_hh_l{n}"), cell)
+            for name, bias in layer.named_parameters():
+                if name.startswith("bias_hh"):
+                    self._keep_one_bias(bias, first)
             self.layers.append(layer)
-        self.readout = torch.nn.Linear(model.readout.input_size, model.readout.output_size, dtype=dtype)
-        W, b = model.readout.params["W"], model.readout.params["b"]
-        self.readout.load_state_dict({"weight": _tensor(W.T), "bias": _tensor(b[0])})
+        self.readout = torch.nn.Linear(
+            model.readout.input_size, model.readout.output_size, model.readout.bias, dtype=dtype
+        )
+        bias = {"bias": _tensor(model.readout.b[0])} if model.readout.bias else {}
+        self.readout.load_state_dict({"weight": _tensor(model.readout.W.T)} | bias)
 
     @staticmethod
     def _keep_one_bias(bias: Any, cell: Cell) -> None:
@@ -55,11 +71,14 @@ class SequenceNet(torch.nn.Module):
 
     def forward(self, x: Any, state: Any = None) -> tuple[Any, list[Any]]:
         """(y (T, B, O), the final state of each entry of `layers`)."""
-        if not x.dtype.is_floating_point:
+        if self.embedding is not None:
+            x = self.embedding(x.long())
+        elif not x.dtype.is_floating_point:
             x = torch.nn.functional.one_hot(x.long(), self.layers[0].input_size).to(self.readout.weight.dtype)
         after = []
         for layer, before in zip(self.layers, state or [None] * len(self.layers), strict=True):
             x, final = layer(x, before)
+            x = torch.nn.functional.dropout(x, self.dropout, self.training)
             after.append(final)
         return self.readout(x), after
 
@@ -73,13 +92,19 @@ def sequence_model(net: object, loss: Loss) -> SequenceModel:
         for layer in net.layers
         for n in range(layer.num_layers)
     ]
-    W, b = (p.detach().cpu().numpy() for p in (net.readout.weight, net.readout.bias))
-    readout = Dense(W.shape[1], len(W), rng=0, dtype=W.dtype).with_params({"W": W.T, "b": b[None]})
-    return SequenceModel(cells, readout, loss)
+    W, b = net.readout.weight.detach().cpu().numpy(), net.readout.bias
+    readout = Dense(W.shape[1], len(W), rng=0, dtype=W.dtype, bias=b is not None)
+    readout = readout.with_params({"W": W.T} | ({} if b is None else {"b": b.detach().cpu().numpy()[None]}))
+    embedding = None
+    if net.embedding is not None:
+        rows = net.embedding.weight.detach().cpu().numpy()
+        embedding = Embedding(*rows.shape, rng=0, dtype=rows.dtype).with_params({"W": rows})
+    return SequenceModel(cells, readout, loss, embedding=embedding, dropout=net.dropout)
 
 
-def _kind(cell: Cell) -> tuple[object, ...]:
-    return type(cell), cell.hidden_size, getattr(cell, "activation", None)
+def _kind(cell: Cell | Bidirectional) -> tuple[object, ...]:
+    one = cell.forward_cell if isinstance(cell, Bidirectional) and len(cell.cells) > 1 else cell
+    return type(cell), type(one), cell.hidden_size, getattr(one, "activation", None), getattr(one, "bias", None)
 
 
 def _tensor(array: Any) -> Any:

@@ -10,7 +10,15 @@ import numpy as np
 from rnnlab.batch import Batch
 from rnnlab.cells.base import Cell, Tape
 from rnnlab.gradnorm import block_norms, entry_of
-from rnnlab.lab.recorded import check_cell, fold_time, outside_gradients, rows_to_unfolded, slice_time, unfolded_to_rows
+from rnnlab.lab.recorded import (
+    check_cell,
+    fold_time,
+    one_direction,
+    outside_gradients,
+    rows_to_unfolded,
+    slice_time,
+    unfolded_to_rows,
+)
 from rnnlab.model import LossAndGrads, SequenceModel, State, check_model
 from rnnlab.ops import Array, norm
 from rnnlab.validate import describe, has_entries, positive_int
@@ -100,7 +108,7 @@ def output_gradients(model: SequenceModel, batch: Batch, result: LossAndGrads) -
     h = result.tapes[-1].h
     if not isinstance(batch, Batch):
         raise TypeError(f"batch: expected a Batch, got {describe(batch)}")
-    _, d_y = model.loss(model.readout.forward(h), *model.targets(batch, result.tapes[-1]))
+    _, d_y = model.loss(model.readout.forward(h), *model.targets(batch))
     above = [grads.x for grads in result.cell_grads[1:]]
     return *[d_h for d_h in above if d_h is not None], model.readout.backward(h, d_y)[1]
 
@@ -144,7 +152,7 @@ def truncation(
     Raises
     ------
     TypeError, ValueError
-        For a length below 1, and as `SequenceModel.loss_and_grads`.
+        For a length below 1, for a model with a layer that reads backwards, and as `SequenceModel.loss_and_grads`.
 
     References
     ----------
@@ -161,17 +169,18 @@ def truncation(
     if not ks:
         raise ValueError("lengths: expected at least one, got none")
     full = {name: g for name, g in result.grads.items() if name.startswith("cells.")}
-    rows = [_compare(_truncated(model, result.tapes, d_h, k), full) for k in ks]
+    cells, tapes = one_direction(model.cells, result.tapes)
+    rows = [_compare(_truncated(cells, tapes, d_h, k), full) for k in ks]
     cosine, error = ({name: np.array([row[name][n] for row in rows]) for name in rows[0]} for n in (0, 1))
     return Truncation(np.array(ks), cosine, error)
 
 
-def _truncated(model: SequenceModel, tapes: tuple[Tape, ...], d_h: Array, k: int) -> Arrays:
+def _truncated(cells: tuple[Cell, ...], tapes: tuple[Tape, ...], d_h: Array, k: int) -> Arrays:
     total: Arrays = {}
     for end in range(len(d_h), 0, -k):
         start = max(end - k, 0)
         d = d_h[start:end]
-        for n, (cell, tape) in reversed(list(enumerate(zip(model.cells, tapes, strict=True)))):
+        for n, (cell, tape) in reversed(list(enumerate(zip(cells, tapes, strict=True)))):
             grads = cell.backward(slice_time(tape, start, end), d, input_gradient=n > 0)
             for name, g in grads.params.items():
                 total[f"cells.{n}.{name}"] = total.get(f"cells.{n}.{name}", 0) + g

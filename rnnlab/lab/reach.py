@@ -10,7 +10,8 @@ import numpy as np
 from rnnlab.batch import Batch
 from rnnlab.cells.arrays import padded
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.lab.recorded import backward_in_blocks, log
+from rnnlab.cells.bidirectional import Recurrent
+from rnnlab.lab.recorded import backward_in_blocks, log, one_direction
 from rnnlab.model import SequenceModel, State, check_model
 from rnnlab.ops import Array, norm
 from rnnlab.validate import describe, float_array, positive_float, to_array
@@ -26,7 +27,7 @@ def connectivity(
     Parameters
     ----------
     target : a `Cell` or a `SequenceModel`
-    x : the input as `forward` takes it, integers as their one-hot rows
+    x : the input as `forward` takes it, integers as their one-hot rows or their embedding
     state : the initial state, (S, B, H) for a cell, one for each layer of a model, None for zeros
     lengths : the number of steps of each sequence, as `forward` takes it
 
@@ -37,22 +38,20 @@ def connectivity(
     Raises
     ------
     TypeError, ValueError
-        For a target that is neither, and as `Cell.forward`.
+        For a target that is neither, for a model with a layer that reads backwards, and as `Cell.forward`.
 
     References
     ----------
     After Madsen 2019, doi 10.23915/distill.00016.
     """
     if isinstance(target, Cell):
+        initial = None if state is None else to_array("state", state)
         cells: tuple[Cell, ...] = (target,)
-        tapes: tuple[Tape, ...] = (
-            target.forward(_rows(target, x, lengths), None if state is None else to_array("state", state), lengths),
-        )
+        tapes: tuple[Tape, ...] = (target.forward(_rows(target, x, lengths), initial, lengths),)
     elif isinstance(target, SequenceModel):
-        cells = target.cells
-        tapes = target.unroll(
-            _rows(cells[0], x, lengths), tuple(state) if isinstance(state, np.ndarray) else state, lengths
-        )
+        target, rows = _embedded(target, x, lengths)
+        given = tuple(state) if isinstance(state, np.ndarray) else state
+        cells, tapes = one_direction(target.cells, target.unroll(rows, given, lengths))
     else:
         raise TypeError(f"target: expected a Cell or a SequenceModel, got {describe(target)}")
     (T, B), H = tapes[0].x.shape[:2], cells[-1].hidden_size
@@ -66,14 +65,21 @@ def connectivity(
     return log_norms
 
 
-def _rows(cell: Cell, x: Array, lengths: Array | None) -> Array:
+def _embedded(model: SequenceModel, x: Array, lengths: Array | None) -> tuple[SequenceModel, Array]:
+    """(the model without an embedding, the rows that its first layer reads)."""
+    if model.embedding is None:
+        return model, _rows(model.cells[0], x, lengths)
+    return SequenceModel(model.cells, model.readout, model.loss), model.embedding.forward(padded(x, lengths)[0])
+
+
+def _rows(cell: Recurrent, x: Array, lengths: Array | None) -> Array:
     """x, integers as their one-hot rows; TypeError or ValueError as `Cell.forward`."""
     x = cell.check_input(padded(x, lengths)[0])
     return np.eye(cell.input_size, dtype=cell.dtype)[x] if x.ndim == 2 else x
 
 
 def input_gradient_norms(model: SequenceModel, batch: Batch, state: State | None = None) -> Array:
-    """||dL/dx_t|| for every t of each sequence; integer input as its one-hot rows.
+    """||dL/dx_t|| for every t of each sequence; integer input as its one-hot rows or its embedding.
 
     Parameters
     ----------
@@ -86,7 +92,8 @@ def input_gradient_norms(model: SequenceModel, batch: Batch, state: State | None
     """
     check_model(model)
     if isinstance(batch, Batch):
-        batch = replace(batch, x=_rows(model.cells[0], batch.x, batch.lengths))
+        model, rows = _embedded(model, batch.x, batch.lengths)
+        batch = replace(batch, x=rows)
     d_x = model.loss_and_grads(batch, state, input_gradient=True).cell_grads[0].x
     return norm(np.asarray(d_x), (2,))
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnlab.cells.base import Cell, Gradients, Tape
+from rnnlab.cells.bidirectional import Bidirectional, Recurrent, Tapes
 from rnnlab.ops import Array
 from rnnlab.validate import describe, float_array, has_entries, label_array, one_of, positive_int
 
@@ -121,10 +122,22 @@ def outside_gradients(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None)
     return outside
 
 
+def one_direction(cells: Iterable[Recurrent], tapes: Iterable[Tapes]) -> tuple[tuple[Cell, ...], tuple[Tape, ...]]:
+    """These cells and tapes; ValueError where a layer reads backwards, so a gradient has no one way back in time."""
+    plain = tuple(cell for cell in cells if isinstance(cell, Cell)), tuple(t for t in tapes if isinstance(t, Tape))
+    if backwards := [cell for cell in cells if not isinstance(cell, Cell)]:
+        raise ValueError(
+            f"model: expected cells that read forwards, got {backwards[0]}; analyse one of its `cells` by itself, with "
+            "its tape from `tape.tapes`"
+        )
+    return plain
+
+
 def check_cell(cell: Cell, tape: Tape) -> None:
     """TypeError or ValueError unless `cell` is one and `tape` has its shapes."""
     if not isinstance(cell, Cell):
-        raise TypeError(f"cell: expected a Cell, got {describe(cell)}")
+        one = "; analyse one of its `cells`, with its tape from `tape.tapes`" if isinstance(cell, Bidirectional) else ""
+        raise TypeError(f"cell: expected a Cell, got {describe(cell)}{one}")
     cell.check_tape(tape)
 
 

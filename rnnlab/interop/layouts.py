@@ -1,0 +1,135 @@
+"""What the conversions share: each library's order of gates, and the checks of what it hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rnnlab.cells import Bidirectional, Cell, GRUCell, GRUResetBeforeCell, LSTMCell, RNNCell
+from rnnlab.ops import Array
+from rnnlab.validate import Axis, describe, float_array, float_dtype, positive_int
+
+Order = dict[int, list[int]]  # where each of the format's gates stands among ours, by the number of gates
+
+PYTORCH: Order = {1: [0], 3: [0, 1, 2], 4: [0, 1, 2, 3]}
+KERAS: Order = {1: [0], 3: [1, 0, 2], 4: [0, 1, 2, 3]}
+ONNX: Order = {1: [0], 3: [1, 0, 2], 4: [0, 3, 1, 2]}
+CANDIDATE = 2  # a GRU's
+
+
+def onnx_attributes(attributes: Mapping[str, Any], K: int, H: int, n: int) -> list[str]:
+    """A plain RNN's activation in each of n directions, where it is given; ValueError for what no cell here has."""
+    default = {1: [], 3: ["sigmoid", "tanh"], 4: ["sigmoid", "tanh", "tanh"]}[K] * n
+    given = [a.decode() if isinstance(a, bytes) else str(a) for a in attributes.get("activations", ())]
+    small = [a.lower() for a in given]
+    if given and (small != default if K > 1 else len(small) != n or {*small} - {"tanh", "relu"}):
+        wanted = default or "Tanh or Relu for each direction"
+        raise ValueError(f"activations: expected {wanted}, which our cells have, got {given}")
+    for name, value in attributes.items():
+        fine = {"activations": value, "hidden_size": H, "layout": value if value in (0, 1) else 0, "input_forget": 0}
+        if name not in fine or (name != "activations" and value != fine[name]):
+            wanted = f"{fine[name]}" if name in fine else "an attribute that our cells have"
+            raise ValueError(f"{name}: expected {wanted}, got {value!r}")
+    return small if K == 1 else []
+
+
+def both(layer: Bidirectional, same_size: bool = True) -> tuple[Cell, ...]:
+    """The two cells of a layer that the other libraries have; TypeError or ValueError for one that they do not."""
+    cells = layer.cells
+    if len(cells) < 2:
+        raise TypeError(f"cell: expected a Cell or a Bidirectional of two, which the library has, got {layer}")
+    if type(cells[0]) is not type(cells[1]) or cells[0].bias != cells[1].bias:
+        raise ValueError(f"cell: expected two cells of one kind, got {layer}")
+    if same_size and cells[0].hidden_size != cells[1].hidden_size:
+        raise ValueError(f"cell: expected two cells of one size, which is all that the library has, got {layer}")
+    if getattr(cells[0], "activation", None) != getattr(cells[1], "activation", None):
+        raise ValueError(f"cell: expected one activation in both directions, got {layer}")
+    return cells
+
+
+def stacked(cell: Cell, order: Order, kinds: tuple[type[Cell], ...]) -> tuple[Array, ...]:
+    """W (K*H, D), R (K*H, H) and the two biases (K*H,), the gates in this order."""
+    if type(cell) not in kinds:  # a subclass may have equations of its own
+        wanted = f"cell: expected one of {', '.join(k.__name__ for k in kinds)} or a SequenceModel of them"
+        raise TypeError(f"{wanted}, got {describe(cell)}{instead(cell)}")
+    b, b_h = cell.b.astype(cell.dtype), np.zeros(cell.b.shape, cell.dtype)
+    if isinstance(cell, GRUCell):
+        b_h[CANDIDATE] = cell.b_hn
+    gates, H = order[len(cell.gate_names)], cell.hidden_size
+    W, R = (p[gates].mT.reshape(len(gates) * H, -1) for p in (cell.W_x, cell.W_h))
+    return W, R, b[gates].ravel(), b_h[gates].ravel()
+
+
+def instead(cell: object) -> str:
+    """What to do about a cell that the other library does not have."""
+    if not isinstance(cell, Cell):
+        return ""
+    if type(cell) is GRUResetBeforeCell:
+        return "; PyTorch's GRU resets after the product: train a GRUCell, or use to_keras or to_onnx"
+    if type(cell).__module__.startswith("rnnlab."):
+        return "; train an LSTMCell or a GRUCell, or write this cell's step there"
+    return "; a class of yours may have equations of its own, so write its step there and copy cell.params"
+
+
+def cell_of(
+    order: Order,
+    W: Array,
+    R: Array,
+    b_x: Array | None,
+    b_h: Array | None,
+    activation: str,
+    reset_after: bool = True,
+) -> Cell:
+    """The cell of what `_stacked` makes; without biases where they are None."""
+    (rows, H), D = R.shape, W.shape[1]
+    K = rows // H
+    ours = np.argsort(order[K])
+    arrays = [W, R] if b_x is None or b_h is None else [W, R, b_x, b_h]
+    dtype = float_dtype(np.result_type(*arrays))
+    W_x, W_h, *biases = (a.reshape(K, H, -1).mT[ours].astype(dtype) for a in arrays)
+    options: dict[str, Any] = {"rng": 0, "dtype": dtype, "bias": bool(biases)}
+    if K == 1:
+        options["activation"] = activation
+    kind: type[Cell] = {1: RNNCell, 4: LSTMCell, 3: GRUCell if reset_after else GRUResetBeforeCell}[K]
+    params = {"W_x": W_x, "W_h": W_h}
+    if biases:
+        params["b"] = biases[0] + biases[1]
+        if kind is GRUCell:
+            params["b"][CANDIDATE], params["b_hn"] = biases[0][CANDIDATE], biases[1][CANDIDATE]
+    return kind(D, H, **options).with_params(params)
+
+
+def pytorch_names(layer: int) -> tuple[str, str, str, str]:
+    n = positive_int("layer", layer, least=0)
+    return f"weight_ih_l{n}", f"weight_hh_l{n}", f"bias_ih_l{n}", f"bias_hh_l{n}"
+
+
+def check_names(weights: object, names: tuple[str, ...], *, refused: tuple[str, ...] = (), only: bool = False) -> None:
+    """Raise unless `weights` has these names, none of the refused ones, and no others where `only` says so."""
+    if not isinstance(weights, Mapping):
+        state = "; of a module pass its state_dict()" if hasattr(weights, "state_dict") else ""
+        raise TypeError(f"weights: expected a dict of arrays, got {describe(weights)}{state}")
+    for name in names:
+        if name not in weights:
+            raise ValueError(f"weights: expected the names {list(names)}, got {list(weights)} without {name!r}")
+    for name in weights:
+        if only and name not in names:
+            raise ValueError(f"weights: expected the names {list(names)}, got one more: {name!r}")
+        if name in refused:
+            raise ValueError(f"weights: expected no projection (proj_size), which no cell here has, got {name!r}")
+
+
+def array(weights: Mapping[str, Any], name: str, *axes: Axis) -> Array:
+    value = weights[name]
+    array = np.asarray(value.detach() if hasattr(value, "detach") else value)  # a parameter of PyTorch is one
+    return float_array(name, array, axes, array.dtype if array.dtype.kind == "f" else np.dtype(np.float64))
+
+
+def gate_rows(name: str, rows: int, H: int) -> Axis:
+    """The axis of all gates, such as ("4H", 20), from the recurrent weights' two lengths."""
+    for K in (1, 3, 4):
+        if rows == K * H:
+            return (f"{K}H" if K > 1 else "H", rows)
+    raise ValueError(f"{name}: expected K*H by H = {H} with K = 1 (RNN), 3 (GRU) or 4 (LSTM) gates, got {rows} by {H}")

@@ -1,0 +1,232 @@
+"""Both directions: against two cells with the input turned by hand, PyTorch's packed sequences, and the checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rnnlab as rl
+from rnnlab import lab
+from tests.cases import CELLS, each_cell, random_case, random_cell, refuses, relative_error
+
+T, B, D, H, O = 6, 4, 3, 4, 2  # noqa: E741 - O is the shape letter
+LENGTHS = np.array([3, 6, 1, 4])
+EXACT = 1e-13
+
+
+def both(kind: Any = rl.LSTMCell, D: int = D, H: int = H, H_back: int = 3, seed: int = 0) -> rl.Bidirectional:
+    return rl.Bidirectional(random_cell(kind, D, H, seed), random_cell(kind, D, H_back, seed + 1))
+
+
+def stack(**options: Any) -> rl.SequenceModel:
+    cells = [both(), random_cell(rl.GRUCell, 7, 5), both(rl.RNNCell, 5)]
+    return rl.SequenceModel(cells, rl.Dense(7, O, rng=0), rl.mean_squared_error, **options)
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
+@each_cell
+def test_it_is_two_cells_one_of_which_reads_each_row_from_its_own_end(cell_class: Any, lengths: Any) -> None:
+    layer = both(cell_class)
+    x, state, d_h, d_state = random_case(layer, T, B)  # type: ignore[arg-type]
+    tape = layer.forward(x, state, lengths)
+    grads = layer.backward(tape, d_h, d_state)
+    sums = {name: np.zeros_like(p) for name, p in layer.params.items()}
+    assert grads.x is not None
+    for b in range(B):
+        n = T if lengths is None else lengths[b]
+        one = np.s_[:n, b : b + 1]
+        d_x = np.zeros((n, 1, D))
+        for name, cell, order, units in (
+            ("forward_cell", layer.forward_cell, 1, np.s_[:H]),
+            ("backward_cell", layer.backward_cell, -1, np.s_[H:]),
+        ):
+            alone = cell.forward(x[one][::order], state[:, b : b + 1, units])
+            g = cell.backward(alone, d_h[one][..., units][::order], d_state[:, b : b + 1, units])
+            assert relative_error(tape.h[one][..., units], alone.h[::order]) < EXACT
+            assert relative_error(tape.states[-1, :, b : b + 1, units], alone.states[-1]) < EXACT
+            assert relative_error(grads.states[0, :, b : b + 1, units], g.states[0]) < EXACT
+            assert g.x is not None
+            d_x += g.x[::order]
+            for key, p in g.params.items():
+                sums[f"{name}.{key}"] += p
+        assert relative_error(grads.x[one], d_x) < EXACT
+    for name, total in sums.items():
+        assert relative_error(grads.params[name], total) < EXACT
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
+@each_cell
+def test_check_gradients(cell_class: Any, lengths: Any) -> None:
+    assert rl.check_gradients(both(cell_class), T=T, B=B, lengths=lengths, entries=True).max_error < 1e-9
+    reversed_ = rl.Reversed(random_cell(cell_class, D, H))
+    assert rl.check_gradients(reversed_, T=T, B=B, lengths=lengths).max_error < 1e-9
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_check_gradients_of_a_stack_with_an_embedding(dropout: float) -> None:
+    rng = np.random.default_rng(0)
+    batch = rl.Batch(rng.integers(0, 9, (T, B)), rng.normal(size=(B, O)), lengths=LENGTHS)
+    model = stack(embedding=rl.Embedding(9, D, rng=0), dropout=dropout)
+    report = rl.check_gradients(model, batch)
+    assert report.max_error < 1e-9
+    assert "embedding.W" in str(report)
+    assert rl.check_gradients(stack(dropout=dropout), rl.Batch(rng.normal(size=(T, B, D)), batch.y)).max_error < 1e-9
+    assert rl.diagnose(model, batch).ok
+
+
+def test_a_direction_that_is_not_turned_back_is_caught() -> None:
+    class Forgets(rl.Reversed):
+        def backward(self, tape: Any, d_h: Any, *arguments: Any, **options: Any) -> Any:
+            return super().backward(tape, d_h[::-1], *arguments, **options)
+
+    with pytest.raises(rl.GradientMismatch):
+        rl.check_gradients(Forgets(rl.GRUCell(D, H, rng=0)))
+
+
+@pytest.mark.parametrize("what", ["RNN", "LSTM", "GRU"])
+def test_a_stack_is_equal_to_pytorchs(what: str) -> None:
+    torch = pytest.importorskip("torch")
+    kind = {"RNN": rl.RNNCell, "LSTM": rl.LSTMCell, "GRU": rl.GRUCell}[what]
+    layers = [both(kind, D, H, H, 0), both(kind, 2 * H, H, H, 2)]
+    net = getattr(torch.nn, what)(D, H, num_layers=2, bidirectional=True, dtype=torch.float64)
+    weights = rl.interop.to_pytorch(layers[0]) | rl.interop.to_pytorch(layers[1], 1)
+    net.load_state_dict({name: torch.tensor(a) for name, a in weights.items()})
+    rng = np.random.default_rng(0)
+    x, d_h = rng.normal(size=(T, B, D)), rng.normal(size=(T, B, 2 * H))
+    inputs = torch.tensor(x, requires_grad=True)
+    outputs, final = net(torch.nn.utils.rnn.pack_padded_sequence(inputs, torch.tensor(LENGTHS), enforce_sorted=False))
+    padded, _ = torch.nn.utils.rnn.pad_packed_sequence(outputs)
+    (padded * torch.tensor(d_h)).sum().backward()
+    first = layers[0].forward(x, None, LENGTHS)
+    second = layers[1].forward(first.h, None, LENGTHS)
+    above = layers[1].backward(second, d_h)
+    assert above.x is not None
+    below = layers[0].backward(first, above.x)
+    assert relative_error(second.h, padded.detach().numpy()) < EXACT
+    h_n = (final[0] if what == "LSTM" else final).detach().numpy()
+    ours = [t.states[-1, 0] for tape in (first, second) for t in tape.tapes]
+    assert relative_error(np.stack(ours), h_n) < EXACT
+    assert relative_error(below.x, inputs.grad.numpy()) < EXACT
+    for n, grads in enumerate((below, above)):
+        for name, end in (("forward_cell", ""), ("backward_cell", "_reverse")):
+            W_h = grads.params[f"{name}.W_h"].mT.reshape(-1, H)
+            assert relative_error(W_h, getattr(net, f"weight_hh_l{n}{end}").grad.numpy()) < EXACT
+    again = rl.interop.from_pytorch(dict(net.named_parameters()), 1)
+    assert all((again.params[name] == p).all() for name, p in layers[1].params.items())
+
+
+@given(
+    which=st.sampled_from(CELLS),
+    lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    padding=st.sampled_from([0.0, np.nan, 1e300]),
+    seed=st.integers(0, 2**16),
+)
+def test_a_row_depends_neither_on_padding_nor_on_its_company(
+    which: Any, lengths: list[int], padding: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [rng.normal(size=(n, D)) for n in lengths]
+    model = rl.SequenceModel([both(which, seed=seed), both(which, 7)], rl.Dense(7, O, rng=0), rl.mean_squared_error)
+    x, found = rl.pad(rows)
+    x[np.arange(len(x))[:, None] >= found] = padding
+    outputs, state = model.predict(x, None, found)
+    for b, row in enumerate(rows):
+        alone, alone_state = model.predict(row[:, None])
+        np.testing.assert_allclose(outputs[: len(row), b], alone[:, 0], rtol=1e-12, atol=1e-13)
+        for part, other in zip(state, alone_state, strict=True):
+            np.testing.assert_allclose(part[:, b], other[:, 0], rtol=1e-12, atol=1e-13)
+
+
+# ---- in models --------------------------------------------------------------------------------------
+
+
+def test_a_model_reads_the_whole_sequence_at_once() -> None:
+    model, x = stack(), np.random.default_rng(0).normal(size=(150, 2, D))
+    outputs, _ = model.predict(x)
+    assert relative_error(outputs, model.readout.forward(model.unroll(x)[-1].h)) < EXACT
+
+
+def test_it_is_trained_logged_saved_and_resumed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    batch = rl.Batch(rng.integers(0, 9, (T, B)), rng.normal(size=(B, O)), lengths=LENGTHS)
+
+    def trainer() -> rl.Trainer:
+        model = stack(embedding=rl.Embedding(9, D, rng=0), dropout=0.3)
+        return rl.Trainer(model, rl.Adam(0.01), callbacks=[rl.GradientNormLogger()], seed=3)
+
+    whole, first, second = trainer(), trainer(), trainer()
+    whole.fit([batch], 6)
+    first.fit([batch], 3)
+    first.save(tmp_path / "run.npz")
+    second.load(tmp_path / "run.npz")
+    second.fit([batch], 3)
+    assert whole.history.loss == second.history.loss
+    assert all((second.model.params[name] == p).all() for name, p in whole.model.params.items())
+    logger: Any = whole.callbacks[0]
+    assert [n.shape for n in logger.norms("backward_cell.c", 0)] == [(T + 1,)] * 6
+    assert "forward_cell.W_h[forget]" in logger.records[0].params[0]
+    whole.model.save(tmp_path / "model.safetensors")
+    loaded = rl.load(tmp_path / "model.safetensors")
+    assert repr(loaded) == repr(whole.model)
+    assert loaded.dropout == 0.3
+    assert (loaded.predict(batch.x)[0] == whole.model.predict(batch.x)[0]).all()
+    with refuses(ValueError, "carry_state"):
+        rl.Trainer(stack(), rl.Adam(0.01), carry_state=True)
+
+
+def test_the_logger_sees_what_each_cell_alone_would_show() -> None:
+    layer = both()
+    x, state, d_h, d_state = random_case(layer, T, B)  # type: ignore[arg-type]
+    tape = layer.forward(x, state)
+    grads = layer.backward(tape, d_h, d_state)
+    record = rl.GradientNormLogger().record(1, [layer], [tape], [grads])
+    alone = rl.GradientNormLogger().record(1, [layer.backward_cell], [tape.tapes[1]], [grads.cells[1]])
+    assert (record.norms[0]["backward_cell.c"] == alone.norms[0]["c"]).all()
+
+
+def test_the_laboratory_says_where_two_directions_have_no_meaning() -> None:
+    model, rng = stack(), np.random.default_rng(0)
+    batch = rl.Batch(rng.normal(size=(T, B, D)), rng.normal(size=(B, O)))
+    tape = model.unroll(batch.x)[0]
+    for refused in (
+        lambda: lab.truncation(model, batch),
+        lambda: lab.connectivity(model, batch.x),
+    ):
+        with pytest.raises(ValueError, match=r"^model: expected cells that read forwards, got Bidirectional.*`cells`"):
+            refused()
+    for analysis in (lab.jacobians, lab.gate_statistics, lab.jacobian_product):
+        with pytest.raises(TypeError, match=r"^cell: expected a Cell, got Bidirectional.*`cells`"):
+            analysis(model.cells[0], tape)  # type: ignore[operator]
+    assert lab.input_gradient_norms(model, batch).shape == (T, B)
+    layer: Any = model.cells[0]
+    assert lab.jacobians(layer.backward_cell, tape.tapes[1]).shape[0] == T  # type: ignore[union-attr]
+    for call in (rl.explain_step, rl.diagnose):
+        with pytest.raises(TypeError, match="expected a Cell"):
+            call(layer)  # type: ignore[operator]
+
+
+def test_cells_that_do_not_fit_are_refused() -> None:
+    cell = random_cell(rl.LSTMCell, D, H)
+    for other in (
+        cell,
+        random_cell(rl.GRUCell, D, H),
+        random_cell(rl.LSTMCell, D + 1, H),
+        cell.astype(np.float32),
+    ):
+        with refuses(ValueError, "backward_cell"):
+            rl.Bidirectional(cell, other)
+    for wrong in (None, rl.Dense(3, 4, rng=0), rl.Reversed(cell)):
+        with refuses(TypeError, "backward_cell"):
+            rl.Bidirectional(cell, wrong)  # type: ignore[arg-type]
+        with refuses(TypeError, "backward_cell"):
+            rl.Reversed(wrong)  # type: ignore[arg-type]
+    with refuses(ValueError, "cells"):
+        rl.SequenceModel([cell, rl.Reversed(cell)], rl.Dense(H, O, rng=0), rl.mean_squared_error)
+    layer = rl.Reversed(cell)
+    with refuses(TypeError, "tape"):
+        layer.backward(both().forward(np.ones((T, B, D))), np.ones((T, B, H)))
