@@ -24,11 +24,12 @@ from rnnlab.cells import (
 )
 from rnnlab.checkpoint import Checkpoint
 from rnnlab.gradnorm import GradientNormLogger
+from rnnlab.history import History
 from rnnlab.losses import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from rnnlab.model import LossAndGrads, SequenceModel, load
 from rnnlab.optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_value, linear_decay
 from rnnlab.readout import Dense, Embedding
-from rnnlab.trainer import History, Trainer
+from rnnlab.trainer import EarlyStopping, Trainer
 
 if TYPE_CHECKING:
     from rnnlab import experiments, interop, lab, plots
@@ -52,6 +53,7 @@ __all__ = [
     "Checkpoint",
     "Dense",
     "Diagnosis",
+    "EarlyStopping",
     "Embedding",
     "Finding",
     "FourGateLSTMCell",

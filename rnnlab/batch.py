@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -12,7 +12,7 @@ import numpy as np
 from rnnlab.cells.tape import Record
 from rnnlab.losses import mask_array
 from rnnlab.ops import Array
-from rnnlab.validate import describe, has_entries, positive_int, to_array
+from rnnlab.validate import describe, has_entries, positive_int, to_array, true_or_false
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,6 +46,31 @@ class BatchStream(ABC):
 
     def __iter__(self) -> Iterator[Batch]:
         return self.stream()
+
+
+class Rounds(BatchStream):
+    """A list of batches, round after round; with `shuffle`, each in an order drawn from (seed, round).
+
+    Raises TypeError for an entry that is not a `Batch`, ValueError for an empty list.
+    """
+
+    def __init__(self, batches: Sequence[Batch], shuffle: bool, seed: int) -> None:
+        for n, batch in enumerate(batches):
+            if not isinstance(batch, Batch):
+                raise TypeError(f"batches[{n}]: expected a Batch, got {describe(batch)}")
+        if not batches:
+            raise ValueError("batches: expected at least one Batch, got none")
+        self.batches, self.shuffle, self.seed = list(batches), true_or_false("shuffle", shuffle), seed
+
+    def batch(self, n: int) -> Batch:
+        turn, place = divmod(n, len(self.batches))
+        if self.shuffle:
+            place = np.random.default_rng((self.seed, turn, 1)).permutation(len(self.batches))[place]
+        return self.batches[place]
+
+    def turns(self, n: int) -> bool:
+        """Whether batch n begins a round that is not the first."""
+        return n > 0 and n % len(self.batches) == 0
 
 
 def pad(sequences: Iterable[Array]) -> tuple[Array, Array]:

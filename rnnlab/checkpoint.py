@@ -26,6 +26,8 @@ class Run(Protocol):
     callbacks: Iterable[Any]
     history: Any
     step: int
+    begun: int
+    best_model: SequenceModel | None
     state: tuple[Array, ...] | None
     last: Any
     task: Any
@@ -41,6 +43,7 @@ def save_trainer(trainer: Run, path: str | Path) -> None:
     numbers = {name for name, values in history.items() if all(type(value) is float for value in values)}
     header["run"] = settings(trainer) | {
         "step": trainer.step,
+        "begun": trainer.begun,
         "optimizer_steps": optimizer.steps,
         "history": {name: values for name, values in history.items() if name not in numbers},
         "best": [callback.best for callback in trainer.callbacks if isinstance(callback, Checkpoint)],
@@ -51,6 +54,8 @@ def save_trainer(trainer: Run, path: str | Path) -> None:
         for name, part in zip(optimizer.names, np.split(memory, ends), strict=True):
             arrays[f"optimizer.{n}.{name}"] = part.reshape(params[name].shape)
     arrays |= {f"state.{n}": part for n, part in enumerate(trainer.state or ())}
+    best = {} if trainer.best_model is None else trainer.best_model.params
+    arrays |= {f"best.{name}": p for name, p in best.items()}
     arrays |= {f"history.{name}": np.array(history[name], float) for name in numbers}
     write_arrays(path, header, arrays)
 
@@ -72,9 +77,10 @@ def load_trainer(trainer: Run, path: str | Path) -> None:
     try:
         first_difference(header["model"], outline(model), "model")
         for name, here in settings(trainer).items():
-            if name != "task":
+            if name in run and name != "task":
                 first_difference(run.get(name), here, name)
         step, steps = positive_int("step", run["step"], 0), positive_int("optimizer_steps", run["optimizer_steps"], 0)
+        begun = positive_int("begun", run.get("begun", 0), 0)
         others, best = dict(run["history"]), list(run["best"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: expected the run of a trainer built like this one, got another; {error}") from error
@@ -87,8 +93,11 @@ def load_trainer(trainer: Run, path: str | Path) -> None:
     B = first.shape[1] if first is not None and first.ndim == 3 else 1
     for name, cell in zip(states, model.cells, strict=False):
         wanted[name] = np.empty((len(cell.state_names), B, cell.hidden_size), cell.dtype)
+    kept = {f"best.{name}": p for name, p in params.items()} if any(n.startswith("best.") for n in arrays) else {}
+    wanted |= kept
     check_arrays(path, wanted, {name: a for name, a in arrays.items() if name not in numbers})
-    if {name.split(".")[1] for name in numbers} | others.keys() != {f.name for f in fields(trainer.history)}:
+    found, known = {name.split(".")[1] for name in numbers} | others.keys(), {f.name for f in fields(trainer.history)}
+    if not {"loss", "gradient_norm"} <= found <= known:  # earlier versions did not validate
         raise ValueError(f"{path}: expected the history of this trainer, got {[*numbers, *others]}")
     history = type(trainer.history)(**others | {name.split(".")[1]: a.tolist() for name, a in numbers.items()})
     memory = tuple(
@@ -99,7 +108,8 @@ def load_trainer(trainer: Run, path: str | Path) -> None:
         for name, p in params.items():
             p[...] = arrays[name]
         optimizer.steps, optimizer.memory, optimizer.names = steps, memory, tuple(params)
-        trainer.step, trainer.history, trainer.last = step, history, None
+        trainer.step, trainer.begun, trainer.history, trainer.last = step, begun, history, None
+        trainer.best_model = model.with_params({n: arrays[f"best.{n}"] for n in params}) if kept else None
         trainer.state = tuple(arrays[name] for name in states) or None
         trainer.task, trainer.expected_task = run.get("task"), run.get("task")
         model.vocabulary = header.get("vocabulary")

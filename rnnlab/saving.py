@@ -11,7 +11,8 @@ A file (see `rnnlab.files`) holds every parameter under its name in `model.param
                        what is in the history beside lists of numbers, the best validation losses of its `Checkpoint`s
 
 A trainer's file also holds `optimizer.<n>.<parameter>`, the optimizer's memory (Adam's m and v are 0 and 1),
-`state.<n>`, the state carried by layer n, and `history.<field>`. Tapes are in no file.
+`state.<n>`, the state carried by layer n, `history.<field>`, and `best.<parameter>`, the best model's. Tapes are in no
+file.
 
 An outline says how an object is built: {"class": name, argument: value, ...} with the arguments of the constructor
 that the object keeps as attributes of the same names; a value is a number, a string, a list or an outline. So a cell of
@@ -96,7 +97,7 @@ def rebuild(made: Any, known: Mapping[str, Any], numbers: int) -> Any:
 def first_difference(saved: Any, here: Any, where: str) -> None:
     """ValueError that names the first place where two outlines differ."""
     if isinstance(saved, dict) and isinstance(here, dict) and saved.get("class") == here.get("class"):
-        for key in here | saved:
+        for key in saved:  # what the file does not say is of a later version
             first_difference(saved.get(key), here.get(key), f"{where}.{key}")
     elif isinstance(saved, list) and isinstance(here, list) and len(saved) == len(here):
         for n, (one, other) in enumerate(zip(saved, here, strict=True)):
@@ -162,7 +163,7 @@ def check_arrays(path: str | Path, wanted: Mapping[str, Array], found: Mapping[s
 
 
 def _of_run(name: str) -> bool:
-    return name.split(".")[0] in ("optimizer", "state", "history")
+    return name.split(".")[0] in ("optimizer", "state", "history", "best")
 
 
 def _check_kept(layer: Any, copy: Any) -> None:

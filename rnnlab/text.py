@@ -52,6 +52,13 @@ class CharText(BatchStream):
         rows = self.train[(starts + np.arange(self.T + 1)[:, None]) % len(self.train)]
         return Batch(rows[:-1], rows[1:])
 
+    def evaluation(self, size: int = 100) -> Batch:
+        """A fixed batch: `size` pieces of the test text, T characters each (or all that there are), evenly spaced."""
+        T = min(self.T, len(self.test) - 1)
+        starts = np.linspace(0, len(self.test) - 1 - T, positive_int("size", size)).astype(int)
+        rows = self.test[starts + np.arange(T + 1)[:, None]]
+        return Batch(rows[:-1], rows[1:])
+
     def encode(self, text: str, name: str = "text") -> Array:
         """The characters' numbers, (T,). Raises ValueError, with this name, for one that is not in the alphabet."""
         if not isinstance(text, str):

@@ -1,60 +1,61 @@
-"""The training loop: loss and gradients, clip, update, callbacks."""
+"""The training loop: loss and gradients, clip, update, validation, callbacks."""
 
 from __future__ import annotations
 
-import os
-import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from rnnlab.batch import Batch, BatchStream
+import numpy as np
+
+from rnnlab.batch import Batch, BatchStream, Rounds
+from rnnlab.cells import Cell
 from rnnlab.checkpoint import load_trainer, save_trainer
+from rnnlab.history import History, progress_line
 from rnnlab.model import LossAndGrads, SequenceModel, check_model
 from rnnlab.ops import Array
-from rnnlab.optim import Optimizer, clip_by_global_norm, global_norm, uninterrupted
+from rnnlab.optim import Optimizer, clip_by_global_norm, clip_by_value, global_norm, uninterrupted
 from rnnlab.saving import first_difference, outline
-from rnnlab.tables import html_table
-from rnnlab.validate import describe, has_entries, positive_float, positive_int
-
-BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+from rnnlab.threads import one_blas_thread
+from rnnlab.validate import describe, has_entries, positive_float, positive_int, true_or_false
 
 
-@dataclass
-class History:
-    """One entry for each training step: the loss on its batch (before the update) and the global norm
-    of its gradient (before clipping). `len(history)` is the number of steps."""
+class EarlyStopping:
+    """A callback that ends `fit` when `patience` validations in a row have not been below the best (Prechelt 1998).
 
-    loss: list[float] = field(default_factory=list)
-    gradient_norm: list[float] = field(default_factory=list)
+    `fit` needs its `validation` for it; `trainer.best_model` is the model at the best. All that it knows stands in
+    `trainer.history`, so a run that is saved and loaded ends where it would have ended.
+    """
 
-    def __len__(self) -> int:
-        return len(self.loss)
+    def __init__(self, patience: int) -> None:
+        self.patience = positive_int("patience", patience)
 
-    def _repr_html_(self) -> str:
-        """A table for notebooks: the first, the lowest and the last step."""
-        if not self.loss:
-            return "<p>no training step yet</p>"
-        lowest = min(range(len(self)), key=self.loss.__getitem__)
-        steps = {"first": 0, "lowest": lowest, "last": len(self) - 1}
-        rows = [(name, n + 1, f"{self.loss[n]:.4g}", f"{self.gradient_norm[n]:.3g}") for name, n in steps.items()]
-        return html_table(("", "step", "loss", "gradient norm"), rows)
+    def __call__(self, trainer: Trainer) -> bool:
+        losses, steps = trainer.history.validation, trainer.history.validation_step
+        return steps[-1:] == [trainer.step] and len(losses) - 1 - losses.index(min(losses)) >= self.patience
 
 
 class Trainer:
     """Trains a model in place.
 
-    `clip_norm` bounds the gradient's global norm, None leaves it; `carry_state` hands the final state
-    of each batch to the next (text: truncated BPTT); `callbacks` are called with the trainer after
-    each update and find in it `last` (the step's `LossAndGrads`, unclipped), `step` (steps done),
-    `history`, `model` and `optimizer`.
+    Parameters
+    ----------
+    model, optimizer
+        A `SequenceModel`, and an optimizer of its own.
+    clip_norm
+        Bounds the gradient's global norm; None leaves it.
+    clip_value
+        Cuts each entry of the gradient to lie between -clip_value and clip_value, before `clip_norm`; None leaves it.
+    callbacks
+        Functions that are called with the trainer after each update. They find in it `last` (the step's `LossAndGrads`,
+        unclipped), `step` (steps done), `history`, `model` and `optimizer`. One that returns True ends `fit` there.
+    carry_state
+        Hands the final state of each batch to the next (text: truncated BPTT).
+    seed
+        Of what `dropout` drops and of the order of shuffled batches, which depend on (seed, step) alone.
     """
 
     def __init__(
@@ -63,21 +64,32 @@ class Trainer:
         optimizer: Optimizer,
         *,
         clip_norm: float | None = None,
-        callbacks: Sequence[Callable[[Trainer], None]] = (),
+        clip_value: float | None = None,
+        callbacks: Sequence[Callable[[Trainer], object]] = (),
         carry_state: bool = False,
+        seed: int = 0,
     ) -> None:
         check_model(model)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected an Optimizer such as SGD or Adam, got {describe(optimizer)}")
         self.model, self.optimizer = model, optimizer
         self.clip_norm = None if clip_norm is None else positive_float("clip_norm", clip_norm)
+        self.clip_value = None if clip_value is None else positive_float("clip_value", clip_value)
+        self.seed = positive_int("seed", seed, 0)
+        if true_or_false("carry_state", carry_state) and not all(isinstance(cell, Cell) for cell in model.cells):
+            raise ValueError(
+                "carry_state: expected False for a model with a layer that reads backwards, which would begin the next "
+                f"batch with a state from before it, got {carry_state!r}"
+            )
         if not has_entries(callbacks) or not all(map(callable, callbacks := tuple(callbacks))):
             raise TypeError(f"callbacks: expected a list of functions of the trainer, got {describe(callbacks)}")
         self.callbacks, self.carry_state = callbacks, carry_state
         self.history, self.step = History(), 0
         self.state: tuple[Array, ...] | None = None
         self.last: LossAndGrads | None = None
-        self.task: Any = None  # the outline of the task that `fit` was last called with
+        self.best_model: SequenceModel | None = None  # a copy, as it was at the lowest validation loss
+        self.task: Any = None  # the outline of the task or list that `fit` was last called with
+        self.begun = 0  # the step at which that list began
         self.expected_task: Any = None  # that of a loaded file
         owner = _TRAINED.setdefault(optimizer, ref(model))
         if owner() is not model:
@@ -98,35 +110,122 @@ class Trainer:
         """Put this trainer, which was built in the same way, back to the moment of a `save`; `fit` then trains on
         exactly as if it had not stopped.
 
-        The task follows by its batch number; of other iterables hand over what is left. Raises ValueError, and changes
-        nothing, for a file that is damaged or comes from another model, optimizer or setting, which it names; `fit`
-        raises it for another task.
+        A task or a list of batches is read on where it was; of other iterables hand over what is left. Raises
+        ValueError, and changes nothing, for a file that is damaged or comes from another model, optimizer or setting,
+        which it names; `fit` raises it for another task.
         """
         load_trainer(self, path)
 
-    def fit(self, batches: Iterable[Batch], steps: int, *, progress: str | None = None) -> History:
-        """Train for `steps` more steps and return the history of all.
+    def fit(
+        self,
+        batches: Iterable[Batch],
+        steps: int | None = None,
+        *,
+        epochs: int | None = None,
+        shuffle: bool = False,
+        validation: Batch | BatchStream | None = None,
+        every: int | None = None,
+        progress: str | None = None,
+    ) -> History:
+        """Train for some more steps and return the history of all.
 
-        `batches` is a task, which goes on at the batch of this trainer's step number, or any other
-        iterable of `Batch`. `progress` is a label for a progress bar (needs tqdm: the extra
-        "lesson"). Raises ValueError where the batches end too soon, and as `loss_and_grads` does;
-        the parameters are then those of the last complete step. TypeError for a label that is no string.
+        Parameters
+        ----------
+        batches
+            A task, which is read on from the batch of this trainer's step number; a list of `Batch`, which goes round,
+            each round (after the first) from a zero state, and is read on where the last `fit` with it ended; or any
+            other iterable of `Batch`, which is read from its start.
+        steps, epochs
+            The number of steps; or, of a list, of rounds.
+        shuffle
+            Read a list in a new order each round, drawn from (seed, round).
+        validation
+            A `Batch` kept apart, or a task, whose `evaluation()` is taken. Its loss, without dropout and from a zero
+            state, goes to `history.validation`; `best_model` is a copy of the model as it was at the lowest.
+        every
+            Steps between validations; None means a round of a list, 100 steps of anything else.
+        progress
+            A label for a line that shows loss, gradient norm, validation loss and the time left (needs tqdm: the extra
+            "lesson").
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an argument that does not fit, another task or list than in a loaded file, and batches that end too
+            soon. As for errors of `loss_and_grads`, the parameters are then those of the last complete step.
         """
-        steps = positive_int("steps", steps)
         if not has_entries(batches):
             raise TypeError(f"batches: expected a task or an iterable of Batch, got {describe(batches)}")
-        source = batches.stream(self.step) if isinstance(batches, BatchStream) else iter(batches)
-        self.task, done = outline(batches) if isinstance(batches, BatchStream) else None, 0
-        if self.task is not None and self.expected_task is not None:
-            first_difference(self.expected_task, self.task, "batches")
-        self.model.vocabulary = getattr(batches, "characters", self.model.vocabulary)
-        with one_blas_thread():
-            for batch in progress_bar(self._noted(islice(source, steps)), steps, progress):
-                self.train_step(batch)
+        rounds = Rounds(batches, shuffle, self.seed) if isinstance(batches, list | tuple) else None
+        if rounds is None and true_or_false("shuffle", shuffle):
+            raise ValueError(f"shuffle: expected False for what is not a list of batches, got {shuffle}")
+        if (steps is None) == (epochs is None) or (epochs is not None and rounds is None):
+            raise ValueError(
+                f"steps: expected a number of steps or, of a list of batches, of epochs, got {steps} and {epochs}"
+            )
+        n = 100 if rounds is None else len(rounds.batches)
+        steps = positive_int("steps", steps) if epochs is None else positive_int("epochs", epochs) * n
+        held = self._held(validation)
+        if held is None and (every is not None or any(isinstance(c, EarlyStopping) for c in self.callbacks)):
+            raise ValueError(f"validation: expected a Batch or a task where it is asked for, got {describe(held)}")
+        every, done, ended = n if every is None else positive_int("every", every), 0, False
+        source = self._reads(rounds or batches)
+        with one_blas_thread(), progress_line(steps, progress) as show:
+            self._validate(held, every)  # where Ctrl-C came before it
+            for batch in self._noted(islice(source, steps)):
+                if not done and not isinstance(batches, BatchStream):
+                    _say_precision(batch, self.model)
+                if rounds and rounds.turns(self.step - self.begun):
+                    self.state = None
+                self._update(batch)
+                self._validate(held, every)
                 done += 1
-        if done < steps:
-            raise ValueError(f"batches: expected {steps} of them, got {done}")
+                show(self.history)
+                if ended := self._called():
+                    break
+        if done < steps and not ended:
+            raise ValueError(f"batches: expected {steps} of them, got {done}; a list goes round")
         return self.history
+
+    def _reads(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches from where this trainer stands; ValueError where a loaded file has noted others."""
+        task = outline(batches) if isinstance(batches, BatchStream) else None
+        if task is not None and self.expected_task is not None:
+            first_difference(self.expected_task, task, "batches")
+        if task != self.task:
+            self.begun = self.step if isinstance(batches, Rounds) else 0
+        self.task = task
+        self.model.vocabulary = getattr(batches, "characters", self.model.vocabulary)
+        return batches.stream(self.step - self.begun) if isinstance(batches, BatchStream) else iter(batches)
+
+    def _held(self, validation: Batch | BatchStream | None) -> Batch | None:
+        """The validation batch, checked at once."""
+        found: Any = validation
+        if isinstance(validation, BatchStream) and hasattr(validation, "evaluation"):
+            found = validation.evaluation()
+        if found is None:
+            return None
+        if not isinstance(found, Batch):
+            raise TypeError(f"validation: expected a Batch or a task with `evaluation`, got {describe(validation)}")
+        try:
+            self.model.targets(found)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"validation: expected a batch that fits the model, got one whose {error}") from error
+        return found
+
+    def _validate(self, held: Batch | None, every: int) -> None:
+        """The validation loss where one is due and missing; history and best model change together."""
+        history, step = self.history, self.step
+        if held is None or not step or (step - self.begun) % every or history.validation_step[-1:] == [step]:
+            return
+        loss = float(self.model.mean_loss(held))
+        best = self.best_model
+        if not history.validation or loss < min(history.validation):
+            best = self.model.with_params(self.model.params)
+        with uninterrupted():
+            history.validation.append(loss)
+            history.validation_step.append(step)
+            self.best_model = best
 
     def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches; an error of theirs says after which step it was raised."""
@@ -137,17 +236,24 @@ class Trainer:
             raise
 
     def train_step(self, batch: Batch) -> float:
-        """One update on one batch; returns the loss before it.
+        """One update on one batch, then the callbacks; returns the loss before it.
 
         All is computed first; then parameters, optimizer, step, state and history change together, also when Ctrl-C is
         pressed. Raises FloatingPointError for a loss or gradient that is not finite, before anything has changed.
         """
+        loss = self._update(batch)
+        self._called()
+        return loss
+
+    def _update(self, batch: Batch) -> float:
         try:
-            result = self.model.loss_and_grads(batch, self.state)
-            if self.clip_norm is None:
-                grads, norm = result.grads, global_norm(result.grads)
-            else:
-                grads, norm = clip_by_global_norm(result.grads, self.clip_norm)
+            drawn: Any = {"rng": np.random.default_rng((self.seed, self.step, 0))} if self.model.dropout else {}
+            result = self.model.loss_and_grads(batch, self.state, **drawn)
+            grads, norm = result.grads, global_norm(result.grads)
+            if self.clip_value is not None:
+                grads = clip_by_value(grads, self.clip_value)
+            if self.clip_norm is not None:
+                grads, _ = clip_by_global_norm(grads, self.clip_norm)
             loss, state = float(result.loss), result.state if self.carry_state else None
             with uninterrupted():
                 self.optimizer.step(self.model.params, grads)
@@ -157,15 +263,21 @@ class Trainer:
                 self.history.gradient_norm.append(norm)
         except (FloatingPointError, ValueError, TypeError) as error:
             raise self._explained(error) from error
+        return loss
+
+    def _called(self) -> bool:
+        """Call every callback; whether one of them returned True."""
+        ended = False
         for callback in self.callbacks:
             try:
-                callback(self)
+                answer = callback(self)
+                ended |= isinstance(answer, bool | np.bool_) and bool(answer)
             except Exception as error:
                 error.add_note(
                     f"raised by the callback {callback!r} after training step {self.step}, which is complete"
                 )
                 raise
-        return loss
+        return ended
 
     def _explained(self, error: Exception) -> Exception:
         """The error with the training step, the gradient norm before it, and what usually helps."""
@@ -181,67 +293,12 @@ class Trainer:
 
 
 _TRAINED: WeakKeyDictionary[Optimizer, Any] = WeakKeyDictionary()  # which model each optimizer trains
-_limiting = Lock()  # held by the `fit` that limits the threads
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """One BLAS thread within, for products this small lose time to more: a lot of it on a busy machine.
-
-    What counts is the number that the BLAS has now; where the environment asked for it, it stands. Of several `fit`s
-    at once the first one sets the limit, and lifts it (another thread could not). Without threadpoolctl (in the extra
-    "lesson") nothing changes.
-    """
-    first, limit = False, None
-    try:
-        with uninterrupted():
-            first = find_spec("threadpoolctl") is not None and _limiting.acquire(blocking=False)
-            limit = _limit() if first else None
-        yield
-    finally:
-        with uninterrupted():
-            if limit is not None:
-                limit.restore_original_limits()
-            if first:
-                _limiting.release()
-
-
-def _limit() -> Any:
-    """threadpoolctl's limit to one BLAS thread; None where there is one already or the environment's number is used."""
-    controller = import_module("threadpoolctl").ThreadpoolController().select(user_api="blas")
-    asked = {os.environ.get(name) for name in BLAS_THREADS}
-    now = {library.num_threads for library in controller.lib_controllers}
-    return None if now <= {1} or {str(n) for n in now} <= asked else controller.limit(limits=1)
-
-
-def progress_bar(batches: Iterator[Batch], total: int, label: str | None) -> Iterable[Batch]:
-    """The same batches behind a tqdm bar; without a label, the batches alone."""
-    if label is None:
-        return batches
-    if not isinstance(label, str):
-        raise TypeError(f"progress: expected a label, got {describe(label)}")
-    from tqdm import tqdm  # not a run-time dependency
-
-    ipython = sys.modules.get("IPython")
-    in_notebook = ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
-    bar: Iterable[Batch] = tqdm(batches, total=total, desc=label, file=OutputLine() if in_notebook else None)
-    return bar
-
-
-class OutputLine:
-    """A file of one line, the last one written to it: a notebook's progress bar as plain text.
-
-    A saved page keeps the finished bar; of tqdm's widget it would keep nothing, of a stream every state.
-    """
-
-    encoding = "utf-8"
-
-    def __init__(self) -> None:
-        self.output = import_module("IPython.display").display({"text/plain": ""}, raw=True, display_id=True)
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            self.output.update({"text/plain": text.strip()}, raw=True)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
+def _say_precision(batch: Batch, model: SequenceModel) -> None:
+    """Warn, once, of data in float64 for a model in float32."""
+    if model.readout.dtype == np.float32 and getattr(batch.x, "dtype", None) == np.float64:
+        warnings.warn(
+            "x: float64 data is converted for this float32 model at every step; x.astype(np.float32) does it once",
+            stacklevel=1,
+        )

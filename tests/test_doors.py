@@ -8,6 +8,7 @@ mistake. No error may come from inside (an unpacking, a broadcast, an attribute,
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import re
 import warnings
@@ -29,6 +30,8 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(T, B, D)), RNG.normal(size=(T, B, O))
 LENGTHS = np.array([3, 6, 1])
 CELL = rl.LSTMCell(D, H, rng=0)
+BOTH = rl.Bidirectional(rl.LSTMCell(D, H, rng=0), rl.LSTMCell(D, H, rng=1))
+EMBEDDING, LABELS = rl.Embedding(4, D, rng=0), RNG.integers(0, 4, (T, B))
 MODEL = rl.SequenceModel(CELL, rl.Dense(H, O, rng=1), rl.mean_squared_error)
 TEXT = rl.tasks.char_text("abc\n" * 50, T=4, batch_size=2)
 WRITER = rl.SequenceModel(rl.GRUCell(4, H, rng=0), rl.Dense(H, 4, rng=1), rl.softmax_cross_entropy)
@@ -48,7 +51,7 @@ def logger() -> rl.GradientNormLogger:
 def doors() -> Doors:
     """Every public call with arguments that are right."""
     sizes = {"input_size": D, "hidden_size": H, "rng": 0, "dtype": np.float64}
-    starts = {"input_init": "uniform", "recurrent_init": "orthogonal"}
+    starts = {"input_init": "uniform", "recurrent_init": "orthogonal", "bias": True}
     cells = {
         f"{kind.__name__}()": (kind, sizes | starts | more)
         for kind, more in (
@@ -73,16 +76,32 @@ def doors() -> Doors:
             "Cell.back": (CELL.back, {"d_a": np.ones((4, B, H))}),
             "Cell.memory_gradient": (CELL.memory_gradient, {"tape": TAPE, "grads": GRADS}),
             "Tape.gate": (TAPE.gate, {"name": "forget"}),
-            "Dense()": (rl.Dense, {"input_size": H, "output_size": O, "rng": 0, "dtype": np.float64}),
+            "Dense()": (rl.Dense, {"input_size": H, "output_size": O, "rng": 0, "dtype": np.float64, "bias": False}),
+            "Embedding()": (rl.Embedding, {"input_size": 4, "output_size": D, "rng": 0, "dtype": np.float64}),
+            "Embedding.forward": (EMBEDDING.forward, {"x": LABELS}),
+            "Embedding.backward": (EMBEDDING.backward, {"x": LABELS, "d_rows": X}),
+            "Bidirectional()": (rl.Bidirectional, {"forward_cell": CELL, "backward_cell": copy.copy(CELL)}),
+            "Reversed()": (rl.Reversed, {"backward_cell": CELL}),
+            "Bidirectional.forward": (BOTH.forward, {"x": X, "state": np.zeros((2, B, 2 * H)), "lengths": LENGTHS}),
+            "Bidirectional.backward": (
+                BOTH.backward,
+                {"tape": BOTH.forward(X), "d_h": np.ones((T, B, 2 * H)), "d_state": np.ones((2, B, 2 * H))},
+            ),
             "Dense.forward": (MODEL.readout.forward, {"h": np.ones((T, B, H))}),
             "Dense.backward": (MODEL.readout.backward, {"h": np.ones((T, B, H)), "d_y": np.ones((T, B, O))}),
-            "SequenceModel()": (rl.SequenceModel, {"cells": CELL, "readout": MODEL.readout, "loss": MODEL.loss}),
+            "SequenceModel()": (
+                rl.SequenceModel,
+                {"cells": CELL, "readout": MODEL.readout, "loss": MODEL.loss, "embedding": EMBEDDING, "dropout": 0.1},
+            ),
             "SequenceModel.predict": (MODEL.predict, {"x": X, "state": [np.zeros((2, B, H))], "lengths": LENGTHS}),
             "SequenceModel.unroll": (MODEL.unroll, {"x": X, "state": [np.zeros((2, B, H))], "lengths": LENGTHS}),
             "SequenceModel.with_params": (MODEL.with_params, {"params": PARAMS}),
             "SequenceModel.astype": (MODEL.astype, {"dtype": np.float32}),
             "SequenceModel.mean_loss": (MODEL.mean_loss, {"batch": rl.Batch(X, Y), "state": [np.zeros((2, B, H))]}),
-            "SequenceModel.loss_and_grads": (MODEL.loss_and_grads, {"batch": rl.Batch(X, Y), "state": [None]}),
+            "SequenceModel.loss_and_grads": (
+                MODEL.loss_and_grads,
+                {"batch": rl.Batch(X, Y), "state": [None], "rng": 0},
+            ),
             "Batch": (
                 lambda x, y, mask, lengths: MODEL.loss_and_grads(rl.Batch(x, y, mask, lengths)),
                 {"x": X, "y": Y, "mask": np.ones((T, B), bool), "lengths": LENGTHS},
@@ -97,19 +116,31 @@ def doors() -> Doors:
                 rl.mean_squared_error,
                 {"prediction": Y, "target": Y, "mask": np.ones((T, B), bool)},
             ),
-            "SGD()": (rl.SGD, {"lr": 0.1, "momentum": 0.9}),
-            "Adam()": (rl.Adam, {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8}),
+            "sigmoid_cross_entropy": (
+                rl.sigmoid_cross_entropy,
+                {"prediction": Y, "target": np.abs(Y) / 9, "mask": np.ones((T, B), bool)},
+            ),
+            "SGD()": (rl.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}),
+            "Adagrad()": (rl.Adagrad, {"lr": 0.1, "epsilon": 1e-8, "initial_sum": 0.1, "weight_decay": 0.1}),
+            "RMSProp()": (rl.RMSProp, {"lr": 0.1, "decay": 0.9, "epsilon": 1e-8, "weight_decay": 0.1}),
+            "clip_by_value": (rl.clip_by_value, {"grads": PASS.grads, "limit": 1.0}),
+            "EarlyStopping()": (rl.EarlyStopping, {"patience": 3}),
+            "Adam()": (rl.Adam, {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8, "weight_decay": 0.1}),
             "Adam.step": (lambda params, grads: rl.Adam().step(params, grads), {"params": PARAMS, "grads": PASS.grads}),
             "linear_decay": (rl.linear_decay, {"lr": 0.1, "steps": 10}),
             "clip_by_global_norm": (rl.clip_by_global_norm, {"grads": PASS.grads, "max_norm": 1.0}),
             "Trainer()": (
                 lambda **a: rl.Trainer(**{"optimizer": rl.SGD(0.1)} | a),
-                {"model": MODEL, "clip_norm": 1.0, "callbacks": [], "carry_state": False},
+                {"model": MODEL, "clip_norm": 1.0, "clip_value": 1.0, "callbacks": [], "carry_state": False, "seed": 0},
             ),
             "Trainer optimizer": (lambda optimizer: rl.Trainer(MODEL, optimizer), {"optimizer": rl.SGD(0.1)}),
             "Trainer.fit": (
-                lambda batches, steps: rl.Trainer(copy_of(MODEL), rl.SGD(0.01)).fit(batches, steps),
-                {"batches": [rl.Batch(X, Y)], "steps": 1},
+                rl.Trainer(copy_of(MODEL), rl.SGD(0.01)).fit,
+                {"batches": [rl.Batch(X, Y)], "steps": 1, "shuffle": True, "validation": rl.Batch(X, Y), "every": 1},
+            ),
+            "Trainer.fit, epochs": (
+                rl.Trainer(copy_of(MODEL), rl.SGD(0.01)).fit,
+                {"batches": [rl.Batch(X, Y)], "epochs": 1},
             ),
             "Trainer.train_step": (
                 lambda batch: rl.Trainer(copy_of(MODEL), rl.SGD(0.01)).train_step(batch),
@@ -137,6 +168,7 @@ def doors() -> Doors:
                 {"text": "abc\n" * 50, "T": 4, "batch_size": 2, "test_share": 0.1},
             ),
             "CharText.encode": (TEXT.encode, {"text": "abc"}),
+            "CharText.evaluation": (TEXT.evaluation, {"size": 3}),
             "CharText.decode": (TEXT.decode, {"numbers": np.array([0, 1])}),
             "CharText.bits_per_character": (TEXT.bits_per_character, {"model": WRITER}),
             "CharText.sample": (
@@ -160,10 +192,13 @@ def doors() -> Doors:
                 interop.from_pytorch,
                 {"weights": interop.to_pytorch(CELL), "layer": 0, "activation": "tanh"},
             ),
-            "interop.from_keras": (interop.from_keras, {"weights": interop.to_keras(CELL), "activation": "tanh"}),
+            "interop.from_keras": (
+                interop.from_keras,
+                {"weights": interop.to_keras(CELL), "activation": "tanh", "reset_after": True},
+            ),
             "interop.from_onnx": (
                 interop.from_onnx,
-                {"weights": onnx, "linear_before_reset": 0, "activation": "tanh"},
+                {"weights": onnx, "linear_before_reset": 0, "activation": "tanh", "direction": "reverse", "layout": 0},
             ),
             "explain_step": (rl.explain_step, one | {"x": X[0, 0], "state": np.zeros((2, H))}),
         }

@@ -184,7 +184,7 @@ def test_batches_that_end_too_soon_are_an_error_after_the_last_complete_step() -
     model, task = adder()
     trainer = rl.Trainer(model, rl.SGD(0.1))
     with refuses(ValueError, "batches"):
-        trainer.fit([task.batch(0), task.batch(1)], 3)
+        trainer.fit(iter([task.batch(0), task.batch(1)]), 3)
     assert trainer.step == len(trainer.history) == 2
     twin, _ = adder()
     rl.Trainer(twin, rl.SGD(0.1)).fit(task, 2)
@@ -199,7 +199,7 @@ def bad_batches() -> list[tuple[type[Exception], str, Any]]:
         (ValueError, "y", rl.Batch(good.x, good.y[1:], good.mask)),
         (ValueError, "y", rl.Batch(good.x, np.full_like(good.y, np.nan), good.mask)),
         (ValueError, "mask", rl.Batch(good.x, good.y, np.zeros_like(good.mask))),
-        (TypeError, "batch", (good.x, good.y)),
+        (TypeError, "batches[0]", (good.x, good.y)),
     ]
 
 

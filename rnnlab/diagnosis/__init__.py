@@ -25,7 +25,7 @@ from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.diagnosis.search import Fresh, Repair, Search, all_repairs, forward_repair
 from rnnlab.diagnosis.source import executed, learners, sources
 from rnnlab.model import SequenceModel
-from rnnlab.trainer import one_blas_thread
+from rnnlab.threads import one_blas_thread
 from rnnlab.validate import describe, generator, positive_int
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]

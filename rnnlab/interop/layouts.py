@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnlab.cells import Bidirectional, Cell, GRUCell, GRUResetBeforeCell, LSTMCell, RNNCell
 from rnnlab.ops import Array
-from rnnlab.validate import Axis, describe, float_array, float_dtype, positive_int
+from rnnlab.validate import Axis, describe, float_array, float_dtype, has_entries, positive_int
 
 Order = dict[int, list[int]]  # where each of the format's gates stands among ours, by the number of gates
 
@@ -21,18 +21,21 @@ CANDIDATE = 2  # a GRU's
 
 def onnx_attributes(attributes: Mapping[str, Any], K: int, H: int, n: int) -> list[str]:
     """A plain RNN's activation in each of n directions, where it is given; ValueError for what no cell here has."""
-    default = {1: [], 3: ["sigmoid", "tanh"], 4: ["sigmoid", "tanh", "tanh"]}[K] * n
-    given = [a.decode() if isinstance(a, bytes) else str(a) for a in attributes.get("activations", ())]
-    small = [a.lower() for a in given]
-    if given and (small != default if K > 1 else len(small) != n or {*small} - {"tanh", "relu"}):
-        wanted = default or "Tanh or Relu for each direction"
-        raise ValueError(f"activations: expected {wanted}, which our cells have, got {given}")
+    allowed = {"hidden_size": (H,), "layout": (0, 1), "input_forget": (0,)}
     for name, value in attributes.items():
-        fine = {"activations": value, "hidden_size": H, "layout": value if value in (0, 1) else 0, "input_forget": 0}
-        if name not in fine or (name != "activations" and value != fine[name]):
-            wanted = f"{fine[name]}" if name in fine else "an attribute that our cells have"
-            raise ValueError(f"{name}: expected {wanted}, got {value!r}")
-    return small if K == 1 else []
+        wanted = allowed.get(name)
+        if wanted is None and name != "activations":
+            raise ValueError(f"{name}: expected no such attribute, which no cell here has, got {value!r:.60}")
+        if wanted and not (isinstance(value, int | np.integer) and value in wanted):
+            raise ValueError(f"{name}: expected {' or '.join(map(str, wanted))}, got {value!r:.60}")
+    if (given := attributes.get("activations")) is None:
+        return []
+    names = [a.decode() if isinstance(a, bytes) else str(a) for a in given] if has_entries(given) else []
+    found = [name.lower() for name in names]
+    default = {1: [], 3: ["sigmoid", "tanh"], 4: ["sigmoid", "tanh", "tanh"]}[K] * n
+    if (found != default) if K > 1 else (len(found) != n or not {*found} <= {"tanh", "relu"}):
+        raise ValueError(f"activations: expected {default or 'Tanh or Relu for each direction'}, got {names or given}")
+    return found if K == 1 else []
 
 
 def both(layer: Bidirectional, same_size: bool = True) -> tuple[Cell, ...]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rnnlab.history import History
 from rnnlab.ops import Array
-from rnnlab.trainer import History
 from rnnlab.validate import check_finite, check_shape, describe, to_array
 
 Curve = History | Sequence[float] | Array
