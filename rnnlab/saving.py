@@ -107,6 +107,8 @@ def first_difference(saved: Any, here: Any, where: str) -> None:
 
 
 def _short(made: Any) -> str:
+    if isinstance(made, list) and made and isinstance(made[0], dict):
+        return f"{len(made)} of {_short(made[0])}"
     return str(made["class"]) if isinstance(made, dict) and "class" in made else repr(made)
 
 

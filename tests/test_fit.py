@@ -213,8 +213,12 @@ def test_a_run_resumes_bit_for_bit(at: int, tmp_path: Path) -> None:
     assert rl.load(tmp_path / "run.npz", cells=[Recording]).dropout == 0.4
     other = made()
     other.load(tmp_path / "run.npz")
-    with refuses(ValueError, "batches"):
-        other.fit(batches(2), 1, **options)
+    for mistaken, said in (
+        (data[:2], r": expected 3 of rnnlab\.Batch"),
+        (data[::-1], r"\[0\]\.x\.array\[2\]: expected "),
+    ):
+        with pytest.raises(ValueError, match=rf"^batches\.batches{said}.*got "):
+            other.fit(mistaken, 1, **options)
     for wrong in (trainer(dropout=0.4, carry_state=True, clip_value=0.5), trainer(seed=5)):
         with pytest.raises(ValueError, match="expected the run of a trainer built like this one"):
             wrong.load(tmp_path / "run.npz")
