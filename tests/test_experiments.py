@@ -22,7 +22,7 @@ from rnnlab import experiments, plots, tasks
 from rnnlab.experiments import EXPERIMENTS, GradientFlow, Network, Result, Runner, Training, spearman
 from rnnlab.experiments.__main__ import main
 from rnnlab.experiments.catalogue import ADDING, UNGATED
-from rnnlab.experiments.compare import NETWORKS, RATES, compare, quality
+from rnnlab.experiments.compare import NETWORKS, RATES, compare, quality, settings
 from rnnlab.experiments.results import number
 from rnnlab.experiments.settings import TASKS, Run, gradient_ratios
 
@@ -397,12 +397,18 @@ def test_more_processes_without_joblib_say_what_to_install(monkeypatch: pytest.M
 
 
 def tiny_results(name: str, folder: Path) -> Result:
-    arguments = {"gradient-flow": {}, "temporal-order": {"T": (10,), "steps": 1}}
+    arguments = {"gradient-flow": {"T": 10, "hidden_size": 4}, "temporal-order": {"T": (10,), "steps": 1}}
     return EXPERIMENTS[name](2, runner=Runner(folder), **arguments.get(name, {"T": 10, "steps": 1}))
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "ratio-predicts-success"])
-def test_every_experiment_prints_a_table_and_draws_itself(name: str, tmp_path: Path) -> None:
+def test_every_experiment_prints_a_table_and_draws_itself(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def few(task: str, T: int, steps: int) -> Training:
+        return replace(settings(task, T, steps), evaluate_on=4, confirm_on=4)
+
+    monkeypatch.setattr(experiments.catalogue, "settings", few)
     result = tiny_results(name, tmp_path)
     text = str(result)
     lines = [line for line in text.splitlines() if line.startswith("|")]

@@ -1,7 +1,7 @@
 """What the laboratory's figures draw."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +17,6 @@ from rnnlab import lab, plots
 from rnnlab.plots.style import shade
 
 T = 9
-
-
-@pytest.fixture(autouse=True)
-def _close_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def recorded(cell_class: type[rl.Cell]) -> tuple[rl.Cell, rl.Tape, Any]:

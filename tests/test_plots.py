@@ -1,6 +1,5 @@
 """What the plots draw: the data, the scales, the limits, the words."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -17,12 +16,6 @@ from rnnlab import plots
 from rnnlab.plots import style
 
 T, B, D, H = 12, 3, 2, 5
-
-
-@pytest.fixture(autouse=True)
-def _close_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
