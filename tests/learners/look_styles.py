@@ -1,4 +1,4 @@
-"""Functions that may be read: the styles of courses, gists and libraries; buffers, columns, layers, closures, einsum."""
+"""Functions that may be read, in the styles of courses, gists and libraries: buffers, columns, layers, closures."""
 
 from . import Base
 
