@@ -6,7 +6,6 @@ Shape letters: T time, B batch, D input, H hidden, K gates, S state parts, E ext
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,27 +22,22 @@ from rnnlab.cells.arrays import (
     stacked_transpose,
     write,
 )
+from rnnlab.cells.checked import CheckedCell
 from rnnlab.cells.tape import Gradients, Tape
 from rnnlab.init import Initializer, initializer
 from rnnlab.ops import Array
-from rnnlab.params import Layer
 from rnnlab.validate import (
-    check_finite,
     describe,
-    float_array,
     float_dtype,
     generator,
-    label_array,
-    one_of,
     positive_int,
-    to_array,
     true_or_false,
 )
 
 __all__ = ["Arrays", "Cell", "Gradients", "Tape", "column_sums", "outer_products", "read_only"]
 
 
-class Cell(Layer):
+class Cell(CheckedCell):
     """Base of all cells: h_t, ... = step(x_t W_x + b, h_{t-1}, ...), unrolled over time.
 
     A cell names its K gates, S states (the first is h, the output) and E extras (what else `step_backward` needs),
@@ -87,10 +81,6 @@ class Cell(Layer):
     Raises TypeError or ValueError for an invalid size, seed, dtype or initializer.
     """
 
-    gate_names: ClassVar[tuple[str, ...]] = ()
-    state_names: ClassVar[tuple[str, ...]] = ("h",)
-    extra_names: ClassVar[tuple[str, ...]] = ()
-
     W_x: Array
     W_h: Array
     b: Array
@@ -117,18 +107,6 @@ class Cell(Layer):
         self.add_param("W_h", initializer("recurrent_init", recurrent_init), (K, H, H))
         self.add_param("b", "uniform", (K, 1, H))
 
-    def set_bias(self, gate: str, value: float | Array) -> None:
-        """Set one gate's bias to a number or to (H,) numbers; errors name it "<gate>_bias"."""
-        k, name = self.gate_names.index(one_of("gate", gate, self.gate_names)), f"{gate}_bias"
-        array = to_array(name, value)
-        if not self.bias:
-            raise ValueError(f"{name}: expected None for a cell with bias=False, got {describe(value)}")
-        if array.dtype.kind not in "fiu":
-            raise TypeError(f"{name}: expected a number or (H,) floats, got {describe(value)}")
-        if array.shape not in ((), (self.hidden_size,)):
-            raise ValueError(f"{name}: expected a number or shape (H={self.hidden_size},), got {array.shape}")
-        self.b[k] = float_array(name, array.astype(float), [("H", n) for n in array.shape], self.dtype)
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, dtype={self.dtype})"
 
@@ -142,19 +120,33 @@ class Cell(Layer):
         raise NotImplementedError(f"{type(self).__name__} has no step")
 
     def step_backward(self, d_next: Array, prev: Array, gates: Array, extras: Array) -> tuple[Arrays, Arrays, Arrays]:
-        """Its derivatives: (d_a, d_prev, d_extras) from d_next = dL/dnext_state (S, B, H).
+        """The derivatives of `step`, by the chain rule.
 
-        d_a is (K, B, H) and d_prev (S, B, H). d_extras is () for most cells. It carries derivatives from here
-        to `recurrent_grads` that d_a does not hold, such as a GRU's dL/dq: any number of (B, H) arrays, which
-        need not be the gradients of `extras`.
+        Parameters
+        ----------
+        d_next : dL/dnext_state, (S, B, H)
+        prev, gates, extras : what `step` was given, and what it returned
+
+        Returns
+        -------
+        (d_a, d_prev, d_extras): dL/da (K, B, H); dL/dprev (S, B, H); and what `recurrent_grads` needs besides d_a, such
+        as a GRU's dL/dq: any number of (B, H) arrays, () for most cells, which need not be the gradients of `extras`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no step_backward")
 
     def recurrent_grads(self, tape: Tape, d_a: Array, d_extras: Array) -> dict[str, Array]:
         """Gradients of the parameters inside `step`: dL/dW_h[k] = sum_t h_{t-1}^T d_a[k]_t.
 
-        d_a (K, T, B, H) and d_extras stack over time what `step_backward` returned. A cell with further
-        parameters, or with another recurrent product, extends or replaces this.
+        A cell with further parameters, or with another recurrent product, extends or replaces this.
+
+        Parameters
+        ----------
+        tape : what `forward` recorded
+        d_a, d_extras : what `step_backward` returned, stacked over time: (K, T, B, H) and (any, T, B, H)
+
+        Returns
+        -------
+        A dict from a parameter's name to its gradient.
         """
         return {"W_h": outer_products(tape.states[:-1, 0], d_a)}
 
@@ -196,6 +188,10 @@ class Cell(Layer):
             The number of steps of each sequence, (B,) integers in any order; None for T. Past its end a sequence
             rests: its state stays, its output is 0, and x is not read. Booleans (T, B) say step by step who takes
             part, so a sequence may also begin late or have gaps.
+
+        Returns
+        -------
+        A `Tape`: every state, gate and extra.
 
         Raises
         ------
@@ -242,7 +238,9 @@ class Cell(Layer):
         input_gradient
             False leaves out dL/dx.
 
-        Raises as `forward` does.
+        Returns
+        -------
+        `Gradients`: of every parameter, of x, and of every state. Raises as `forward` does.
         """
         self.check_tape(tape)
         T, B, S, K, H = *tape.x.shape[:2], len(self.state_names), len(self.gate_names), self.hidden_size
@@ -293,46 +291,3 @@ class Cell(Layer):
         W_x = outer_products(tape.x, d_a) if tape.x.ndim == 3 else one_hot_products(tape.x, d_a, self.input_size)
         grads = {**inside, "W_x": W_x, "b": column_sums(d_a)[:, None]}
         return {name: np.asarray(grads[name]) for name in self.params}
-
-    def check_input(self, x: Array) -> Array:
-        """x as an array of this cell's input; TypeError or ValueError for anything else."""
-        x = to_array("x", x)
-        if x.ndim == 2:
-            if x.dtype.kind not in "iu":
-                raise TypeError(f"x: expected (T, B, D={self.input_size}) floats or (T, B) integers, got {describe(x)}")
-            return label_array("x", x, (("T", None), ("B", None)), self.input_size)
-        return self._check_array("x", x, ("T", None), ("B", None), ("D", self.input_size))
-
-    def check_tape(self, tape: Tape) -> None:
-        """TypeError or ValueError for anything but a tape of this cell's shapes."""
-        if not isinstance(tape, Tape):
-            raise TypeError(f"tape: expected the Tape of this cell's forward pass, got {describe(tape)}")
-        (T, B), S, K, E = tape.x.shape[:2], len(self.state_names), len(self.gate_names), len(self.extra_names)
-        H, x = self.hidden_size, (T, B, self.input_size)[: tape.x.ndim]  # integers have no axis D
-        for name, shape in {"x": x, "states": (T + 1, S, B, H), "gates": (K, T, B, H), "extras": (E, T, B, H)}.items():
-            got = getattr(tape, name).shape
-            if got != shape:
-                raise ValueError(f"tape: expected {name} {shape} of this cell's forward pass, got {got}")
-        if tape.alive is not None and tape.alive.shape != (T, B):
-            raise ValueError(f"tape: expected alive {(T, B)} of this cell's forward pass, got {tape.alive.shape}")
-
-    def check_grads(self, tape: Tape, grads: Gradients) -> None:
-        """TypeError or ValueError for anything but the gradients of a backward pass over this tape."""
-        self.check_tape(tape)
-        if not isinstance(grads, Gradients):
-            raise TypeError(f"grads: expected the Gradients of this cell's backward pass, got {describe(grads)}")
-        if grads.states.shape != tape.states.shape:
-            raise ValueError(f"grads: expected states {tape.states.shape} like the tape's, got {grads.states.shape}")
-
-    def _check_array(self, name: str, value: object, *axes: tuple[str, int | None]) -> Array:
-        return float_array(name, value, axes, self.dtype)
-
-    def _check_states(self, what: str, states: Array) -> None:
-        """FloatingPointError naming the first bad step of a pass; at any t, since max(0, -infinity) is 0 again."""
-        if np.isfinite(states).all():
-            return
-        for name, p in self.params.items():
-            check_finite(f"params[{name!r}]", p)
-        times = ~np.isfinite(states).all(axis=(2, 3)).T
-        t, part = (int(i) for i in np.argwhere(times)[0 if what == "state" else -1])
-        raise FloatingPointError(f"{type(self).__name__}: {what} {self.state_names[part]!r} is not finite at t = {t}")

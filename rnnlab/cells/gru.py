@@ -35,8 +35,12 @@ class GRUCell(_GRU):
         n    = tanh(x W_x[n] + b[n] + r (h W_h[n] + b_hn))
         h_t  = (1 - z) n + z h_{t-1}
 
-    `update_bias` sets the update gate's bias to a number or (H,) numbers: `init.chrono(T, H)` for
-    long memories (Tallec & Ollivier 2018). Other arguments as in `Cell`.
+    Parameters
+    ----------
+    input_size, hidden_size : D and H; further arguments as in `Cell`
+    update_bias
+        A number or (H,) numbers for the update gate's bias: `init.chrono(T, H)` for long memories (Tallec & Ollivier
+        2018).
     """
 
     extra_names = ("candidate_h",)  # q = h W_h[n] + b_hn
@@ -76,7 +80,9 @@ class GRUResetBeforeCell(_GRU):
         n    = tanh(x W_x[n] + b[n] + (r h) W_h[n])
         h_t  = (1 - z) n + z h_{t-1}
 
-    Arguments as in `GRUCell`.
+    Parameters
+    ----------
+    input_size, hidden_size, update_bias : as in `GRUCell`
     """
 
     extra_names = ("reset_h",)  # s = r h

@@ -38,9 +38,12 @@ class LSTMCell(_LSTM):
         i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)        g = tanh(a_g)
         c_t = f c_{t-1} + i g                                     h_t = o tanh(c_t)
 
-    `forget_bias` and `input_bias` set those gates' biases to a number or (H,) numbers: 1 is the usual
-    forget bias (Jozefowicz et al. 2015); `b = init.chrono(T, H)`, `forget_bias=b, input_bias=-b` makes
-    memories that last (Tallec & Ollivier 2018). Other arguments as in `Cell`.
+    Parameters
+    ----------
+    input_size, hidden_size : D and H; further arguments as in `Cell`
+    forget_bias, input_bias
+        A number or (H,) numbers for those gates' biases: 1 is the usual forget bias (Jozefowicz et al. 2015);
+        `b = init.chrono(T, H)`, `forget_bias=b, input_bias=-b` makes memories that last (Tallec & Ollivier 2018).
     """
 
     extra_names = ("tanh_c",)

@@ -14,9 +14,12 @@ from rnnlab.validate import one_of
 class RNNCell(Cell):
     """h_t = tanh(x_t W_x + h_{t-1} W_h + b)                                       (Elman 1990)
 
-    `activation="relu"` puts max(., 0) in tanh's place; with `recurrent_init="identity"` and then biases of 0
-    (`cell.b[...] = 0`) that is the IRNN (Le, Jaitly & Hinton 2015, who also draw small normal input weights).
-    Other arguments as in `Cell`. ValueError for another activation.
+    Parameters
+    ----------
+    input_size, hidden_size : D and H; further arguments as in `Cell`
+    activation
+        "tanh", or "relu" for max(., 0) in its place; with `recurrent_init="identity"` and then biases of 0
+        (`cell.b[...] = 0`) that is the IRNN (Le, Jaitly & Hinton 2015, who also draw small normal input weights).
     """
 
     gate_names = ("candidate",)
