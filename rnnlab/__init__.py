@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rnnlab import init, ops, tasks
-from rnnlab.batch import Batch, pad
+from rnnlab.batch import Batch, LossAndGrads, pad
 from rnnlab.cells import (
     Bidirectional,
     Cell,
@@ -22,14 +22,15 @@ from rnnlab.cells import (
     RNNCell,
     Tape,
 )
-from rnnlab.checkpoint import Checkpoint
+from rnnlab.checkpoint import Checkpoint, EarlyStopping
 from rnnlab.gradnorm import GradientNormLogger
 from rnnlab.history import History
+from rnnlab.loading import load
 from rnnlab.losses import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
-from rnnlab.model import LossAndGrads, SequenceModel, load
+from rnnlab.model import SequenceModel
 from rnnlab.optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_value, linear_decay
 from rnnlab.readout import Dense, Embedding
-from rnnlab.trainer import EarlyStopping, Trainer
+from rnnlab.trainer import Trainer
 
 if TYPE_CHECKING:
     from rnnlab import experiments, interop, lab, plots

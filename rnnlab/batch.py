@@ -1,4 +1,4 @@
-"""Batches of sequences, streams of them, and sequences of different lengths in one array."""
+"""Batches, what a pass over one gives, streams of them, and sequences of different lengths in one array."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import numpy as np
 
-from rnnlab.cells.tape import Record
+from rnnlab.cells.bidirectional import Tapes
+from rnnlab.cells.tape import Gradients, Record
 from rnnlab.losses import mask_array
 from rnnlab.ops import Array
 from rnnlab.validate import describe, has_entries, positive_int, to_array, true_or_false
@@ -31,6 +33,24 @@ class Batch(Record):
     y: Array
     mask: Array | None = None
     lengths: Array | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LossAndGrads(Record):
+    """What one pass over a batch gives.
+
+    loss        the mean loss
+    grads       dL/dparameter, named and shaped like `model.params`
+    tapes       what each layer recorded, the first layer first
+    cell_grads  each layer's `Gradients`
+    state       each layer's final state (S, B, H), to carry on with
+    """
+
+    loss: Any
+    grads: dict[str, Array]
+    tapes: tuple[Tapes, ...]
+    cell_grads: tuple[Gradients, ...]
+    state: tuple[Array, ...]
 
 
 class BatchStream(ABC):

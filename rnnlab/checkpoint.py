@@ -1,4 +1,4 @@
-"""Training runs as files: saved, loaded into a trainer built in the same way, and kept by a callback."""
+"""Training runs as files, loaded into a trainer built in the same way; and the callbacks that keep or end one."""
 
 from __future__ import annotations
 
@@ -159,3 +159,18 @@ class Checkpoint:
                 self.best = loss
                 trainer.save(self.best_path)
         trainer.save(self.path)
+
+
+class EarlyStopping:
+    """A callback that ends `fit` when `patience` validations in a row have not been below the best (Prechelt 1998).
+
+    `fit` needs its `validation` for it; `trainer.best_model` is the model at the best. All that it knows stands in
+    `trainer.history`, so a run that is saved and loaded ends where it would have ended.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience = positive_int("patience", patience)
+
+    def __call__(self, trainer: Run) -> bool:
+        losses, steps = trainer.history.validation, trainer.history.validation_step
+        return bool(steps[-1:] == [trainer.step] and len(losses) - 1 - losses.index(min(losses)) >= self.patience)

@@ -154,6 +154,8 @@ def check_gradients(
     target, *arguments
         A `Cell` or a `Bidirectional`; a `SequenceModel` and a `Batch`; or the functions that `diagnose` takes:
         `forward, backward, arguments`, or `f, *arguments` with the loss inside.
+    batch : Batch, optional
+        A model's batch, where it does not stand among the arguments.
     T, B : int
         Time steps and sequences of a cell's case. Of more than 40 states, 40 are compared.
     rng : int or Generator

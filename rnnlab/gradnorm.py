@@ -112,16 +112,11 @@ class GradientNormLogger:
     Parameters
     ----------
     every : training steps from one record to the next
-    vanishing
-        Below this ratio, in every state part, a record is an alarm; None for no such alarm.
-    exploding
-        Above this ratio, in one state part, a record is an alarm; None for no such alarm.
+    vanishing : below this ratio, in every state part, a record is an alarm; None for no such alarm
+    exploding : above this ratio, in one state part, a record is an alarm; None for no such alarm
     on_alarm : a function of an `Alarm`, such as `print`, which is called for each
 
-    Raises
-    ------
-    TypeError, ValueError
-        For an argument that does not fit.
+    Raises TypeError or ValueError for an argument that does not fit.
     """
 
     def __init__(

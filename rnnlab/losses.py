@@ -32,10 +32,22 @@ def mask_array(mask: object, shape: tuple[int, ...]) -> Array:
 def softmax_cross_entropy(prediction: Array, target: Array, mask: Array | None = None) -> tuple[Any, Array]:
     """mean over kept (t, b) of -log softmax(prediction)[target], in nats (divide by ln 2 for bits).
 
-    prediction (T, B, O) floats, target (T, B) integers 0 .. O-1, mask (T, B) or None for all.
-    Returns the loss and its derivative (softmax - one_hot(target)) / number kept. Raises TypeError or
-    ValueError for what does not fit (labels count only where the mask keeps them), FloatingPointError where
-    the loss overflows.
+    Parameters
+    ----------
+    prediction : (T, B, O) floats
+    target : (T, B) integers 0 .. O-1; what stands where the mask keeps nothing does not matter
+    mask : (T, B), None for all
+
+    Returns
+    -------
+    (loss, (softmax - one_hot(target)) / number kept): the loss and its derivative by the prediction.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what does not fit.
+    FloatingPointError
+        Where the loss overflows.
     """
     prediction = _prediction(prediction)
     keep = mask_array(mask, prediction.shape[:-1])
@@ -57,9 +69,22 @@ def softmax_cross_entropy(prediction: Array, target: Array, mask: Array | None =
 def mean_squared_error(prediction: Array, target: Array, mask: Array | None = None) -> tuple[Any, Array]:
     """mean over kept (t, b) and all outputs of (prediction - target)^2.
 
-    prediction and target (T, B, O) floats, mask (T, B) or None for all. Returns the loss and its
-    derivative 2 (prediction - target) / (number kept * O). Raises TypeError or ValueError for what
-    does not fit (targets count only where the mask keeps them), FloatingPointError where the loss overflows.
+    Parameters
+    ----------
+    prediction : (T, B, O) floats
+    target : (T, B, O) floats; what stands where the mask keeps nothing does not matter
+    mask : (T, B), None for all
+
+    Returns
+    -------
+    (loss, 2 (prediction - target) / (number kept * O)): the loss and its derivative by the prediction.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what does not fit.
+    FloatingPointError
+        Where the loss overflows.
     """
     prediction = _prediction(prediction)
     keep = mask_array(mask, prediction.shape[:-1])
@@ -75,9 +100,18 @@ def mean_squared_error(prediction: Array, target: Array, mask: Array | None = No
 def sigmoid_cross_entropy(prediction: Array, target: Array, mask: Array | None = None) -> tuple[Any, Array]:
     """mean over kept (t, b) and all outputs of -y log p - (1 - y) log(1 - p), p = sigmoid(prediction), in nats.
 
-    For O yes-or-no questions: prediction and target y (T, B, O) floats, y from 0 to 1, mask (T, B) or None for all.
-    Returns the loss and its derivative (p - y) / (number kept * O). Raises as `mean_squared_error`, and ValueError for
-    a target outside [0, 1].
+    For O yes-or-no questions.
+
+    Parameters
+    ----------
+    prediction : (T, B, O) floats
+    target : y (T, B, O) floats from 0 to 1; what stands where the mask keeps nothing does not matter
+    mask : (T, B), None for all
+
+    Returns
+    -------
+    (loss, (p - y) / (number kept * O)): the loss and its derivative by the prediction. Raises as `mean_squared_error`,
+    and ValueError for a target outside [0, 1].
     """
     z = _prediction(prediction)
     keep = mask_array(mask, z.shape[:-1])

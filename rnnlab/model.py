@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -12,41 +11,22 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from rnnlab import cells as library
-from rnnlab.batch import Batch, targets
+from rnnlab.batch import Batch, LossAndGrads, targets
 from rnnlab.cells.arrays import padded
 from rnnlab.cells.base import Cell
-from rnnlab.cells.bidirectional import Bidirectional, Recurrent, Tapes
-from rnnlab.cells.tape import Gradients, Record
+from rnnlab.cells.bidirectional import Recurrent, Tapes
+from rnnlab.cells.tape import Gradients
 from rnnlab.losses import TARGETS, checked_loss
 from rnnlab.ops import Array
 from rnnlab.params import Params
 from rnnlab.readout import Dense, Embedding
-from rnnlab.saving import read, rebuilt_model, save_model
+from rnnlab.saving import save_model
 from rnnlab.validate import check_params, describe, float_dtype, generator, has_entries, positive_float
 
 Loss = Callable[[Array, Array, Array | None], tuple[Any, Array]]
 Seed = int | np.random.Generator
 State = Sequence[Array | None]  # one (S, B, H) array for each layer
 PREDICT_CHUNK = 64  # steps that `predict` records at a time
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class LossAndGrads(Record):
-    """What one pass over a batch gives.
-
-    loss        the mean loss
-    grads       dL/dparameter, named and shaped like `model.params`
-    tapes       what each layer recorded, the first layer first
-    cell_grads  each layer's `Gradients`
-    state       each layer's final state (S, B, H), to carry on with
-    """
-
-    loss: Any
-    grads: dict[str, Array]
-    tapes: tuple[Tapes, ...]
-    cell_grads: tuple[Gradients, ...]
-    state: tuple[Array, ...]
 
 
 class SequenceModel:
@@ -150,11 +130,22 @@ class SequenceModel:
     def predict(
         self, x: Array, state: State | None = None, lengths: Array | None = None
     ) -> tuple[Array, tuple[Array, ...]]:
-        """(outputs (T, B, O), final state): the readout at every step, and where to go on from.
+        """The readout at every step, without dropout.
 
-        With `lengths`, as in `Cell.forward`, outputs past a sequence's end are 0 and its state is that of its last
-        step: `outputs[lengths - 1, np.arange(B)]` are its last outputs. Only 64 steps are recorded at a time, so memory
-        grows with T by the outputs alone, unless a layer reads both directions. Raises as `Cell.forward`.
+        Only 64 steps are recorded at a time, so memory grows with T by the outputs alone, unless a layer reads both
+        directions.
+
+        Parameters
+        ----------
+        x : (T, B, D) floats or (T, B) integers
+        state : one (S, B, H) array or None for each layer; None for zeros
+        lengths
+            As in `Cell.forward`. Outputs past a sequence's end are 0 and its state is that of its last step:
+            `outputs[lengths - 1, np.arange(B)]` are its last outputs.
+
+        Returns
+        -------
+        (outputs (T, B, O), each layer's final state, to continue from). Raises as `Cell.forward`.
         """
         x, alive = padded(x, lengths)
         chunk = PREDICT_CHUNK if all(isinstance(cell, Cell) for cell in self.cells) else max(len(x), 1)
@@ -174,7 +165,16 @@ class SequenceModel:
         return outputs, tuple(s for s in state or () if s is not None)
 
     def mean_loss(self, batch: Batch, state: State | None = None, *, rng: Seed | None = None) -> Any:
-        """The loss alone, forward only: for validation. Arguments and errors as in `loss_and_grads`."""
+        """The loss alone, forward only: for validation.
+
+        Parameters
+        ----------
+        batch, state, rng : as in `loss_and_grads`
+
+        Returns
+        -------
+        The mean loss. Raises as `loss_and_grads`.
+        """
         return self._loss(batch, state, rng)[0]
 
     def loss_and_grads(
@@ -182,10 +182,18 @@ class SequenceModel:
     ) -> LossAndGrads:
         """Forward, loss, backpropagation through time; nothing is updated.
 
-        `state` holds one (S, B, H) array or None for each layer; the gradient stops there (truncated
-        BPTT). The readout and the loss see the steps that are read in at least one sequence. With
-        `input_gradient`, `cell_grads[0].x` is dL/dx. `rng`, a seed or a generator, draws what `dropout` drops; None
-        drops nothing. Raises as `Cell.forward` and the loss do.
+        The readout and the loss see the steps that are read in at least one sequence.
+
+        Parameters
+        ----------
+        batch : a `Batch`
+        state : one (S, B, H) array or None for each layer; the gradient stops there (truncated BPTT)
+        input_gradient : whether `cell_grads[0].x` is to be dL/dx
+        rng : a seed or a generator, which draws what `dropout` drops; None drops nothing
+
+        Returns
+        -------
+        `LossAndGrads`. Raises as `Cell.forward` and the loss do.
         """
         loss, d_y, kept, h_kept, tapes, scales = self._loss(batch, state, rng)
         readout_grads, d_h_kept = self.readout.backward(h_kept, d_y)
@@ -241,9 +249,16 @@ class SequenceModel:
     def unroll(
         self, x: Array, state: State | None = None, lengths: Array | None = None, scales: Sequence[Array] = ()
     ) -> tuple[Tapes, ...]:
-        """Each layer's tape; `scales`, of `dropout_scales`, multiply the outputs on the way up.
+        """Each layer's tape.
 
-        Raises as `Cell.forward`, and where `state` does not hold one entry for each layer.
+        Parameters
+        ----------
+        x, state, lengths : as in `predict`
+        scales : what `dropout_scales` gave; they multiply the outputs on the way up
+
+        Returns
+        -------
+        One tape for each layer. Raises as `Cell.forward`, and where `state` does not hold one entry for each layer.
         """
         if state is not None and not (isinstance(state, Sequence | np.ndarray) and has_entries(state)):
             raise TypeError(f"state: expected one array for each of {len(self.cells)} layers, got {describe(state)}")
@@ -258,48 +273,6 @@ class SequenceModel:
             tapes.append(cell.forward(below, initial, *given))
             below = tapes[n].h * scales[n] if scales else tapes[n].h
         return tuple(tapes)
-
-
-def load(path: str | Path, cells: Iterable[type] = (), loss: Loss | None = None) -> SequenceModel:
-    """The model of a file that `model.save` or `trainer.save` wrote, bit for bit as it was.
-
-    Parameters
-    ----------
-    path
-        The .npz or .safetensors file.
-    cells
-        Classes of your own that the model is made of, such as `[MyCell]`.
-    loss
-        The model's loss function, where it is one of your own.
-
-    Returns
-    -------
-    The model, with the parameters of the file.
-
-    Raises
-    ------
-    FileNotFoundError
-        Where there is no such file.
-    ValueError
-        Names the file and what is wrong with it: it is truncated, damaged, of another kind or a later version; an array
-        is missing, one too many, or of another shape or dtype; or the model needs a class or a loss that was not handed
-        over. Nothing in the file is executed.
-    """
-    yours = tuple(cells) if has_entries(cells) else (cells,)
-    for cls in yours:
-        if not isinstance(cls, type) or not issubclass(cls, BUILT):
-            raise TypeError(f"cells: expected classes such as [MyCell], got {describe(cls)}")
-    if loss is not None and not callable(loss):
-        raise TypeError(f"loss: expected a function (prediction, target, mask), got {describe(loss)}")
-    header, arrays = read(path)
-    ours = [thing for thing in vars(library).values() if isinstance(thing, type) and issubclass(thing, Recurrent)]
-    things = [SequenceModel, Dense, Embedding, *ours, *TARGETS, *yours, *([] if loss is None else [loss])]
-    model: SequenceModel = rebuilt_model(path, header["model"], things, arrays, SequenceModel, run="run" in header)
-    model.vocabulary = header.get("vocabulary")
-    return model
-
-
-BUILT = (Bidirectional, Cell, Dense, Embedding, SequenceModel)  # what a file may name the classes of
 
 
 def check_model(model: object) -> None:

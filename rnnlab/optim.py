@@ -81,12 +81,30 @@ class Optimizer:
         raise NotImplementedError
 
     def update(self, grad: Array, memory: tuple[Array, ...], rate: float, n: int) -> tuple[Array, tuple[Array, ...]]:
-        """(what to subtract from the weights, the new memory) at step n = 1, 2, ..."""
+        """What one step does.
+
+        Parameters
+        ----------
+        grad : all gradients as one flat vector
+        memory : what `start` or the last update returned
+        rate, n : the learning rate, and the number 1, 2, ... of this step
+
+        Returns
+        -------
+        (what to subtract from the weights, the new memory).
+        """
         raise NotImplementedError
 
 
 class SGD(Optimizer):
-    """new weight = weight - lr * gradient; with momentum (Polyak 1964), weight - lr * v, v = momentum v + gradient."""
+    """new weight = weight - lr * gradient; with momentum (Polyak 1964), weight - lr * v, v = momentum v + gradient.
+
+    Parameters
+    ----------
+    lr : a number above 0, or a function of the step number (from 0), such as `linear_decay`
+    momentum : from 0 to below 1
+    weight_decay : lr * weight_decay * weight is taken off each weight besides (Loshchilov & Hutter 2019)
+    """
 
     def __init__(self, lr: Rate, momentum: float = 0.0, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr, weight_decay)
@@ -109,7 +127,11 @@ class Adam(Optimizer):
     m = beta1 m + (1 - beta1) g        v = beta2 v + (1 - beta2) g^2
     weight -= lr * m / (1 - beta1^n) / (sqrt(v / (1 - beta2^n)) + epsilon)        n = 1, 2, ...
 
-    With `weight_decay` this is AdamW.
+    Parameters
+    ----------
+    lr : a number above 0, or a function of the step number (from 0), such as `linear_decay`
+    beta1, beta2, epsilon : as above; each beta from 0 to below 1
+    weight_decay : as in `SGD`; with it this is AdamW
     """
 
     def __init__(
@@ -145,6 +167,11 @@ class Adagrad(Optimizer):
     s = s + g^2        weight -= lr * g / (sqrt(s) + epsilon)
 
     min-char-rnn (Karpathy 2015) has initial_sum = 1e-8 and epsilon = 0.
+
+    Parameters
+    ----------
+    lr, weight_decay : as in `SGD`
+    epsilon, initial_sum : as above
     """
 
     def __init__(
@@ -164,9 +191,14 @@ class Adagrad(Optimizer):
 
 
 class RMSProp(Optimizer):
-    """Steps scaled by a running mean of the squared gradient (Tieleman & Hinton 2012), `decay` being PyTorch's alpha:
+    """Steps scaled by a running mean of the squared gradient (Tieleman & Hinton 2012):
 
     s = decay s + (1 - decay) g^2        weight -= lr * g / (sqrt(s) + epsilon)
+
+    Parameters
+    ----------
+    lr, weight_decay : as in `SGD`
+    decay, epsilon : as above, decay from 0 to below 1; it is PyTorch's alpha
     """
 
     def __init__(

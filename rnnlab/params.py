@@ -34,6 +34,16 @@ class Layer:
         """Draw a further parameter of this layer, from its generator and in its dtype.
 
         Where the layer has no biases, one named "b" or "b_..." is a constant 0 and no parameter.
+
+        Parameters
+        ----------
+        name : the attribute that it becomes, and its name in `params`
+        init : the name of an initializer, or a function (shape, rng) -> array
+        shape : its shape
+
+        Returns
+        -------
+        None. Raises TypeError or ValueError for a name that is taken and for an array that does not fit.
         """
         if not isinstance(name, str) or not name.isidentifier() or hasattr(Layer, name):
             raise ValueError(f"name: expected a new attribute's name, such as 'W_u', got {name!r}")

@@ -26,8 +26,12 @@ AXES = tuple(f"axis {n}" for n in range(64))  # names of the axes before the las
 class Dense(Layer):
     """y = h W + b, with W (H, O) and b (1, O) drawn from U(-1/sqrt(H), 1/sqrt(H)).
 
-    `input_size` H, `output_size` O, `rng` a seed or generator, `dtype` float64 or float32. W and b are the live
-    parameters, `params` a live view of them; with `bias=False` b is a constant 0 and no parameter.
+    Parameters
+    ----------
+    input_size, output_size : H and O
+    rng, dtype : a seed or a generator; float64 or float32
+    bias : False makes b a constant 0 that is no parameter
+
     Raises TypeError or ValueError for an invalid size, seed or dtype.
     """
 
@@ -84,10 +88,15 @@ class Dense(Layer):
 
 
 class Embedding(Layer):
-    """x_t = W[n_t]: a row of `output_size` numbers for each of `input_size` integers n; W is drawn from N(0, 1).
+    """x_t = W[n_t]: a row of numbers for each integer n; W is drawn from N(0, 1).
 
     A cell by itself reads an integer as a one-hot row, so its W_x holds H numbers a gate for each of them; an embedding
-    puts a width of its own in between (Bengio et al. 2003). `rng`, `dtype` and errors as in `Dense`.
+    puts a width of its own in between (Bengio et al. 2003).
+
+    Parameters
+    ----------
+    input_size, output_size : how many integers, and how many numbers for each
+    rng, dtype : as in `Dense`, and errors too
     """
 
     W: Array

@@ -11,31 +11,16 @@ from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
-from rnnlab.batch import Batch, BatchStream, Rounds
+from rnnlab.batch import Batch, BatchStream, LossAndGrads, Rounds
 from rnnlab.cells import Cell
-from rnnlab.checkpoint import load_trainer, save_trainer
+from rnnlab.checkpoint import EarlyStopping, load_trainer, save_trainer
 from rnnlab.history import History, progress_line
-from rnnlab.model import LossAndGrads, SequenceModel, check_model
+from rnnlab.model import SequenceModel, check_model
 from rnnlab.ops import Array
 from rnnlab.optim import Optimizer, clip_by_global_norm, clip_by_value, global_norm, uninterrupted
 from rnnlab.saving import first_difference, outline
 from rnnlab.threads import one_blas_thread
 from rnnlab.validate import describe, has_entries, positive_float, positive_int, true_or_false
-
-
-class EarlyStopping:
-    """A callback that ends `fit` when `patience` validations in a row have not been below the best (Prechelt 1998).
-
-    `fit` needs its `validation` for it; `trainer.best_model` is the model at the best. All that it knows stands in
-    `trainer.history`, so a run that is saved and loaded ends where it would have ended.
-    """
-
-    def __init__(self, patience: int) -> None:
-        self.patience = positive_int("patience", patience)
-
-    def __call__(self, trainer: Trainer) -> bool:
-        losses, steps = trainer.history.validation, trainer.history.validation_step
-        return steps[-1:] == [trainer.step] and len(losses) - 1 - losses.index(min(losses)) >= self.patience
 
 
 class Trainer:
@@ -147,6 +132,10 @@ class Trainer:
         progress
             A label for a line that shows loss, gradient norm, validation loss and the time left (needs tqdm: the extra
             "lesson").
+
+        Returns
+        -------
+        The `History` of all steps so far.
 
         Raises
         ------

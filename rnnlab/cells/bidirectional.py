@@ -131,9 +131,17 @@ class Bidirectional(Layer):
             cell.check_tape(part)
 
     def forward(self, x: Array, state: Array | None = None, lengths: Array | None = None) -> DirectionsTape:
-        """Every cell over x, in its direction; arguments and errors as in `Cell.forward`.
+        """Every cell over x, in its direction.
 
         A cell that reads backwards rests in its initial state until it reaches the end of a shorter sequence.
+
+        Parameters
+        ----------
+        x, state, lengths : as in `Cell.forward`
+
+        Returns
+        -------
+        `DirectionsTape`. Errors as in `Cell.forward`.
         """
         x, alive = padded(x, lengths)
         x = self.check_input(x)
@@ -147,7 +155,16 @@ class Bidirectional(Layer):
     def backward(
         self, tape: DirectionsTape, d_h: Array, d_state: Array | None = None, *, input_gradient: bool = True
     ) -> DirectionsGradients:
-        """Backpropagation through time in every direction; arguments and errors as in `Cell.backward`."""
+        """Backpropagation through time in every direction.
+
+        Parameters
+        ----------
+        tape, d_h, d_state, input_gradient : as in `Cell.backward`
+
+        Returns
+        -------
+        `DirectionsGradients`. Errors as in `Cell.backward`.
+        """
         self.check_tape(tape)
         T, B = tape.x.shape[:2]
         d_hs, d_states = self._split("d_h", d_h, T, B), self._split("d_state", d_state, len(self.state_names), B)

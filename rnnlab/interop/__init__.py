@@ -69,12 +69,26 @@ def to_pytorch(cell: Cell | Bidirectional | SequenceModel, layer: int = 0) -> An
 
 
 def from_pytorch(weights: Any, layer: int = 0, *, activation: str = "tanh", loss: Loss | None = None) -> Any:
-    """The model of a `SequenceNet`, with this loss, or the cell of one layer of a torch.nn.RNN, LSTM or GRU.
+    """The layer of a torch.nn.RNN, LSTM or GRU, or the model of a `SequenceNet`.
 
-    `weights` is a `state_dict()`, a dict of arrays or `dict(module.named_parameters())`; the names of other layers are
-    left alone. The number of gates tells the cell: 1 `RNNCell` with this `activation`, 3 `GRUCell`, 4 `LSTMCell`. With
-    names in "_reverse" it is a `Bidirectional`, without biases a cell with bias=False. Raises ValueError for a name
-    that is missing, a shape that does not fit or a projection, TypeError for what is not a dict of floats.
+    Parameters
+    ----------
+    weights
+        A `state_dict()`, a dict of arrays or `dict(module.named_parameters())`; the names of other layers are left
+        alone. The number of gates tells the cell: 1 `RNNCell`, 3 `GRUCell`, 4 `LSTMCell`. With names in "_reverse" it
+        is a `Bidirectional`, without biases a cell with bias=False.
+    layer : which layer
+    activation : of an `RNNCell`
+    loss : makes a model of it, with this loss
+
+    Returns
+    -------
+    A cell, a `Bidirectional` or a `SequenceModel`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is not a dict of floats, a name that is missing, a shape that does not fit, or a projection.
     """
     if loss is not None:
         return _library("torch", "pytorch").sequence_model(weights, loss)
@@ -123,13 +137,27 @@ def to_keras(cell: Cell | Bidirectional | SequenceModel) -> Any:
 
 
 def from_keras(weights: Any, *, activation: str = "tanh", reset_after: bool = True, loss: Loss | None = None) -> Any:
-    """The model of a keras.Sequential, with this loss, or the cell of a keras.layers.SimpleRNN, LSTM or GRU.
+    """The layer of a keras.layers.SimpleRNN, LSTM or GRU, or the model of a keras.Sequential.
 
-    `dict(zip(("kernel", "recurrent_kernel", "bias"), layer.get_weights()))` is such a dict. The number of gates
-    tells the cell: 1 `RNNCell` with this `activation`, 4 `LSTMCell`, 3 `GRUCell` where the bias is (2, 3H),
-    `GRUResetBeforeCell` where it is (3H,). Without a bias, the cell has bias=False, and `reset_after` tells the two
-    GRUs apart. With names that begin with "forward_" and "backward_" it is a `Bidirectional`. Raises ValueError for a
-    name that is missing or unknown or a shape that does not fit, TypeError for what is not a dict of floats.
+    Parameters
+    ----------
+    weights
+        Such as `dict(zip(("kernel", "recurrent_kernel", "bias"), layer.get_weights()))`. The number of gates tells the
+        cell: 1 `RNNCell`, 4 `LSTMCell`, 3 `GRUCell` where the bias is (2, 3H), `GRUResetBeforeCell` where it is (3H,).
+        With names that begin with "forward_" and "backward_" it is a `Bidirectional`, without a bias a cell with
+        bias=False.
+    activation : of an `RNNCell`
+    reset_after : tells the two GRUs apart where there is no bias
+    loss : makes a model of it, with this loss
+
+    Returns
+    -------
+    A cell, a `Bidirectional` or a `SequenceModel`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is not a dict of floats, a name that is missing or unknown, or a shape that does not fit.
     """
     if loss is not None:
         return _library("keras", "keras").sequence_model(weights, loss)
@@ -165,19 +193,32 @@ def to_onnx(
     carry_state: bool = False,
     dtype: npt.DTypeLike = np.float32,
 ) -> Any:
-    """A model as a file, the whole graph checked by onnx.checker; T and B stay open.
+    """A model as a file, or a cell as the inputs of ONNX's operator RNN, LSTM or GRU.
 
-    Inputs: `x` (T, B, D), or (T, B) int64 with `labels=True`; with `carry_state` also `initial_h.0` (1, B, H), ... for
-    each state part and layer. Outputs: `y` (T, B, O), `final_h.0`, .... ONNX Runtime computes in float32 alone.
-
-    A cell as the inputs W, R and B of ONNX's operator RNN, LSTM or GRU, a dict of arrays with one direction:
+    The file has the whole graph, checked by onnx.checker; T and B stay open. Inputs: `x` (T, B, D), or (T, B) int64
+    with `labels`; with `carry_state` also `initial_h.0` (1, B, H), ... for each state part and layer. Outputs: `y` (T,
+    B, O), `final_h.0`, .... ONNX Runtime computes in float32 alone. A cell becomes a dict of arrays with one direction:
 
         W (1, K*H, D)    R (1, K*H, H)    B (1, 2*K*H), first the input's biases, then the recurrent ones
 
     The node's attributes: hidden_size = H; for a GRU linear_before_reset = 1 where the cell is a `GRUCell`, 0
     (the default) where it is a `GRUResetBeforeCell`; for an RNN activations = ["Tanh"] or ["Relu"]. A `Bidirectional`
     has two directions (direction = "bidirectional"), a `Reversed` one ("reverse"); with bias=False there is no B.
-    Raises TypeError for a cell that ONNX does not have: `FourGateLSTMCell`, a subclass.
+
+    Parameters
+    ----------
+    cell : a cell, a `Bidirectional` or a `SequenceModel`
+    path : of a model: the file to write
+    labels, carry_state, dtype : of a model: as above
+
+    Returns
+    -------
+    None for a model, which is in the file; a dict of arrays for a cell.
+
+    Raises
+    ------
+    TypeError
+        For a cell that ONNX does not have: `FourGateLSTMCell`, a subclass.
     """
     if isinstance(cell, SequenceModel):
         if not isinstance(path, str | Path):
@@ -199,15 +240,29 @@ def from_onnx(
     direction: str = "forward",
     **attributes: Any,
 ) -> Any:
-    """The layer of ONNX's operator RNN, LSTM or GRU, from names and shapes as in `to_onnx` and the node's attributes.
+    """The layer of ONNX's operator RNN, LSTM or GRU.
 
-    The number of gates tells the cell: 1 `RNNCell` with this `activation`, 4 `LSTMCell`, 3 `GRUCell` where
-    `linear_before_reset` is 1, `GRUResetBeforeCell` where it is 0; the weights do not show it. `direction` "forward"
-    makes a cell, "reverse" a `Reversed`, "bidirectional" a `Bidirectional`; without B they have bias=False. Of the
-    other attributes, hidden_size, layout (of X and Y; our layers read time first) and activations with ONNX's default
-    values, or ["Relu"] for an RNN, are taken. Raises ValueError, with its name, for any other attribute, peepholes P,
-    a name that is missing or unknown, a shape that does not fit, TypeError for what is not a dict of floats.
-    `rnnlab.interop.onnx.run_node` computes a whole node.
+    Parameters
+    ----------
+    weights
+        Names and shapes as in `to_onnx`. The number of gates tells the cell: 1 `RNNCell`, 4 `LSTMCell`, 3 a GRU;
+        without B it has bias=False.
+    linear_before_reset : of a GRU: 1 for `GRUCell`, 0 for `GRUResetBeforeCell`; the weights do not show it
+    activation : of an `RNNCell`
+    direction : "forward" makes a cell, "reverse" a `Reversed`, "bidirectional" a `Bidirectional`
+    attributes
+        The node's others: hidden_size, layout (of X and Y; our layers read time first) and activations with ONNX's
+        default values, or ["Relu"] for an RNN.
+
+    Returns
+    -------
+    The layer; `rnnlab.interop.onnx.run_node` computes a whole node.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is not a dict of floats; by its name for any other attribute, peepholes P, a name that is missing or
+        unknown, a shape that does not fit.
     """
     if not isinstance(linear_before_reset, int | np.integer) or linear_before_reset not in (0, 1):
         raise ValueError(f"linear_before_reset: expected 0 or 1, got {linear_before_reset!r}")

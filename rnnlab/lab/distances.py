@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnlab.batch import Batch
+from rnnlab.batch import Batch, LossAndGrads
 from rnnlab.cells.base import Cell, Tape
 from rnnlab.gradnorm import block_norms, entry_of
 from rnnlab.lab.recorded import (
@@ -19,7 +19,7 @@ from rnnlab.lab.recorded import (
     slice_time,
     unfolded_to_rows,
 )
-from rnnlab.model import LossAndGrads, SequenceModel, State, check_model
+from rnnlab.model import SequenceModel, State, check_model
 from rnnlab.ops import Array, norm
 from rnnlab.validate import describe, has_entries, positive_int
 

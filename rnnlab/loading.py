@@ -1,0 +1,56 @@
+"""Saved models read back: `rl.load`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rnnlab import cells as library
+from rnnlab.cells import Bidirectional, Cell
+from rnnlab.cells.bidirectional import Recurrent
+from rnnlab.losses import TARGETS
+from rnnlab.model import Loss, SequenceModel
+from rnnlab.readout import Dense, Embedding
+from rnnlab.saving import read, rebuilt_model
+from rnnlab.validate import describe, has_entries
+
+BUILT = (Bidirectional, Cell, Dense, Embedding, SequenceModel)  # what a file may name the classes of
+
+
+def load(path: str | Path, cells: Iterable[type] = (), loss: Loss | None = None) -> SequenceModel:
+    """The model of a file that `model.save` or `trainer.save` wrote, bit for bit as it was.
+
+    Parameters
+    ----------
+    path
+        The .npz or .safetensors file.
+    cells
+        Classes of your own that the model is made of, such as `[MyCell]`.
+    loss
+        The model's loss function, where it is one of your own.
+
+    Returns
+    -------
+    The model, with the parameters of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no such file.
+    ValueError
+        Names the file and what is wrong with it: it is truncated, damaged, of another kind or a later version; an array
+        is missing, one too many, or of another shape or dtype; or the model needs a class or a loss that was not handed
+        over. Nothing in the file is executed.
+    """
+    yours = tuple(cells) if has_entries(cells) else (cells,)
+    for cls in yours:
+        if not isinstance(cls, type) or not issubclass(cls, BUILT):
+            raise TypeError(f"cells: expected classes such as [MyCell], got {describe(cls)}")
+    if loss is not None and not callable(loss):
+        raise TypeError(f"loss: expected a function (prediction, target, mask), got {describe(loss)}")
+    header, arrays = read(path)
+    ours = [thing for thing in vars(library).values() if isinstance(thing, type) and issubclass(thing, Recurrent)]
+    things = [SequenceModel, Dense, Embedding, *ours, *TARGETS, *yours, *([] if loss is None else [loss])]
+    model: SequenceModel = rebuilt_model(path, header["model"], things, arrays, SequenceModel, run="run" in header)
+    model.vocabulary = header.get("vocabulary")
+    return model
