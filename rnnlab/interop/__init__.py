@@ -93,7 +93,7 @@ def from_pytorch(weights: Any, layer: int = 0, *, activation: str = "tanh", loss
     if loss is not None:
         return _library("torch", "pytorch").sequence_model(weights, loss)
     names = pytorch_names(layer)
-    if isinstance(weights, Mapping) and f"{names[0]}_reverse" in weights:
+    if isinstance(weights, Mapping) and any(f"{name}_reverse" in weights for name in names):
         return Bidirectional(
             _pytorch_cell(weights, names, layer, activation),
             _pytorch_cell(weights, tuple(f"{name}_reverse" for name in names), layer, activation),

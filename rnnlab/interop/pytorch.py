@@ -109,3 +109,43 @@ def _kind(cell: Cell | Bidirectional) -> tuple[object, ...]:
 
 def _tensor(array: Any) -> Any:
     return torch.from_numpy(np.array(array))  # a copy, in order
+
+
+def run_layer(module: Any, x: Any, state: Any = None) -> tuple[Any, Any]:
+    """(outputs, final state) of a torch.nn.RNN, LSTM or GRU, computed by our cells.
+
+    Parameters
+    ----------
+    module
+        The layer, of any depth, in one direction or two, with or without biases; dropout is not applied.
+    x, state
+        What the module takes: a tensor, batch-first where the module is, or of one sequence (T, D), or a
+        PackedSequence; and its initial state.
+
+    Raises as `from_pytorch`; what is returned has the types that the module returns.
+    """
+    packed, lengths = isinstance(x, torch.nn.utils.rnn.PackedSequence), None
+    if packed:
+        padded, lengths = torch.nn.utils.rnn.pad_packed_sequence(x)
+    else:
+        padded = x[:, None] if x.ndim == 2 else x.transpose(0, 1) if module.batch_first else x
+    weights, several = dict(module.named_parameters()), isinstance(module, torch.nn.LSTM)
+    given = None if state is None else [part.detach().numpy() for part in (state if several else (state,))]
+    if given and given[0].ndim == 2:
+        given = [part[:, None] for part in given]
+    h, finals, d = padded.detach().numpy(), list[Any](), 1 + module.bidirectional
+    for n in range(module.num_layers):
+        layer = from_pytorch(weights, n, activation=getattr(module, "nonlinearity", "tanh"))
+        initial = None if given is None else np.stack([np.concatenate(part[n * d :][:d], axis=-1) for part in given])
+        tape = layer.forward(h, initial, None if lengths is None else lengths.numpy())
+        h = tape.h
+        finals.append(np.stack(np.split(tape.states[-1], d, axis=-1), axis=1))  # (S, d, B, H)
+    ends = tuple(map(_tensor, np.concatenate(finals, axis=1)))
+    y = _tensor(h)
+    if packed:
+        y = torch.nn.utils.rnn.pack_padded_sequence(y, lengths, enforce_sorted=False)
+    elif x.ndim == 2:
+        y, ends = y[:, 0], tuple(part[:, 0] for part in ends)
+    elif module.batch_first:
+        y = y.transpose(0, 1)
+    return y, ends if several else ends[0]
