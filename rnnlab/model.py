@@ -92,6 +92,11 @@ class SequenceModel:
         return first | {f"cells.{n}": cell for n, cell in enumerate(self.cells)} | {"readout": self.readout}
 
     @property
+    def reads_forwards(self) -> bool:
+        """Whether no layer reads backwards, so that a sequence can be read piece by piece."""
+        return all(isinstance(cell, Cell) for cell in self.cells)
+
+    @property
     def input_size(self) -> int:
         """D; with an embedding, how many integers it knows."""
         return self.cells[0].input_size if self.embedding is None else self.embedding.input_size
@@ -148,7 +153,7 @@ class SequenceModel:
         (outputs (T, B, O), each layer's final state, to continue from). Raises as `Cell.forward`.
         """
         x, alive = padded(x, lengths)
-        chunk = PREDICT_CHUNK if all(isinstance(cell, Cell) for cell in self.cells) else max(len(x), 1)
+        chunk = PREDICT_CHUNK if self.reads_forwards else max(x.shape[0] if x.ndim else 0, 1)
         if x.ndim < 2 or not 0 < len(x) <= chunk:  # a single chunk is checked by `forward`
             x = (self.embedding or self.cells[0]).check_input(x)
         outputs = np.empty((*x.shape[:2], self.readout.output_size), self.readout.dtype)

@@ -109,6 +109,8 @@ class CharText(BatchStream):
         temperature, length = positive_float("temperature", temperature), positive_int("length", length)
         rng = generator(rng)
         check_sizes(model, self.size, self.size, self.characters)
+        if not model.reads_forwards:
+            raise ValueError(f"model: expected one that reads forwards, to write with, got {model}")
         if not isinstance(prompt, str) or not prompt:
             raise ValueError(f"prompt: expected a text of at least one character, got {describe(prompt)}")
         x, state, written = self.encode(prompt, "prompt")[:, None], None, []

@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 
 from rnnlab.batch import Batch, BatchStream, LossAndGrads, Rounds
-from rnnlab.cells import Cell
 from rnnlab.checkpoint import EarlyStopping, load_trainer, save_trainer
 from rnnlab.history import History, progress_line
 from rnnlab.model import SequenceModel, check_model
@@ -61,7 +60,7 @@ class Trainer:
         self.clip_norm = None if clip_norm is None else positive_float("clip_norm", clip_norm)
         self.clip_value = None if clip_value is None else positive_float("clip_value", clip_value)
         self.seed = positive_int("seed", seed, 0)
-        if true_or_false("carry_state", carry_state) and not all(isinstance(cell, Cell) for cell in model.cells):
+        if true_or_false("carry_state", carry_state) and not model.reads_forwards:
             raise ValueError(
                 "carry_state: expected False for a model with a layer that reads backwards, which would begin the next "
                 f"batch with a state from before it, got {carry_state!r}"

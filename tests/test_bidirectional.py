@@ -177,6 +177,11 @@ def test_it_is_trained_logged_saved_and_resumed(tmp_path: Path) -> None:
     assert (loaded.predict(batch.x)[0] == whole.model.predict(batch.x)[0]).all()
     with refuses(ValueError, "carry_state"):
         rl.Trainer(stack(), rl.Adam(0.01), carry_state=True)
+    text = rl.tasks.char_text("abc\n" * 50, T=4, batch_size=2)
+    writer = rl.SequenceModel(both(rl.GRUCell, 4), rl.Dense(7, 4, rng=0), rl.softmax_cross_entropy)
+    assert text.bits_per_character(writer) > 0
+    with refuses(ValueError, "model"):
+        text.sample(writer, 3, rng=0)
 
 
 def test_the_logger_sees_what_each_cell_alone_would_show() -> None:

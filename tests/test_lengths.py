@@ -247,6 +247,14 @@ def test_what_does_not_fit_is_refused_and_says_how_to_turn_it() -> None:
             model.predict(x, None, lengths)  # type: ignore[arg-type]
 
 
+def test_one_sequence_without_a_batch_is_refused_where_it_can_be_told() -> None:
+    cell = rl.GRUCell(D, H, rng=0)
+    for error, x in ((TypeError, np.ones((T, D))), (ValueError, np.arange(T * D).reshape(T, D))):
+        with pytest.raises(error, match=r"^x: expected .* got .*; one sequence .* x\[:, None\]\.astype\(float\)"):
+            cell.forward(x)
+    assert cell.forward(np.ones((T, D), int)).x.shape == (T, D)  # labels, of D sequences: the docstring says so
+
+
 def test_pad() -> None:
     x, lengths = rl.pad([np.ones((2, 3)), 2 * np.ones((4, 3)), 3 * np.ones((1, 3))])
     assert x.shape == (4, 3, 3)

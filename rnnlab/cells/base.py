@@ -181,7 +181,8 @@ class Cell(CheckedCell):
         Parameters
         ----------
         x
-            (T, B, D) floats, or (T, B) integers 0 .. D-1 that mean one-hot rows.
+            (T, B, D) floats, or (T, B) integers 0 .. D-1 that mean one-hot rows. An integer array with
+            two axes is always (T, B), never one sequence (T, D).
         state
             The initial state (S, B, H), or None for zeros.
         lengths

@@ -36,11 +36,15 @@ class CheckedCell(Layer):
 
     def check_input(self, x: Array) -> Array:
         """x as an array of this cell's input; TypeError or ValueError for anything else."""
-        x = to_array("x", x)
+        x, D = to_array("x", x), self.input_size
         if x.ndim == 2:
+            one = "; one sequence of numbers (T, D) is x[:, None].astype(float)" if x.shape[1] == D else ""
             if x.dtype.kind not in "iu":
-                raise TypeError(f"x: expected (T, B, D={self.input_size}) floats or (T, B) integers, got {describe(x)}")
-            return label_array("x", x, (("T", None), ("B", None)), self.input_size)
+                raise TypeError(f"x: expected (T, B, D={D}) floats or (T, B) integers, got {describe(x)}{one}")
+            try:
+                return label_array("x", x, (("T", None), ("B", None)), D)
+            except ValueError as error:
+                raise ValueError(f"{error}{one}") from error
         return self._check_array("x", x, ("T", None), ("B", None), ("D", self.input_size))
 
     def check_tape(self, tape: Tape) -> None:
