@@ -49,8 +49,8 @@ def test_a_knob_holds_one_picture_for_each_value_and_shows_the_first() -> None:
     page = knob._repr_html_()
     assert len(set(knob.frames)) == 3
     for frame in knob.frames:
-        assert base64.b64decode(frame).startswith(b"\x89PNG")
-        assert frame in page
+        assert frame.startswith(b"\x89PNG")
+        assert base64.b64encode(frame).decode() in page
     assert page.count("display:block") == 1
     assert 'alt="a line up to &quot;2.5&quot;"' in page
     assert not plt.get_fignums()
@@ -61,7 +61,7 @@ def test_a_live_knob_draws_the_value_that_it_is_turned_to() -> None:
     knob = Knob(draw, (0, 1, 2), "bias", str)
     slider, picture = knob.live().children
     slider.value = 2
-    assert picture.value == base64.b64decode(knob.frames[2])
+    assert picture.value == knob.frames[2]
 
 
 def test_the_readme_s_figure_shows_what_is_written_below_it(tmp_path: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
+
+from rnnlab.lesson.page import image, png
 
 
 class Knob:
@@ -23,16 +23,11 @@ class Knob:
         self, draw: Callable[[float], Any], values: Sequence[float], label: str, alt: Callable[[float], str]
     ) -> None:
         self.draw, self.values, self.label = draw, [float(v) for v in values], label
-        self.frames = [self._png(value) for value in self.values]
+        self.frames = [self._picture(value) for value in self.values]
         self.alts = [alt(value) for value in self.values]
 
-    def _png(self, value: float) -> str:
-        import matplotlib.pyplot as plt
-
-        figure, buffer = self.draw(value).figure, io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=80, facecolor="white")
-        plt.close(figure)
-        return base64.b64encode(buffer.getvalue()).decode()
+    def _picture(self, value: float) -> bytes:
+        return png(self.draw(value).figure, dpi=100)
 
     def _repr_html_(self) -> str:
         """All frames stacked, one of them shown; a slider of the browser's own shows another."""
@@ -43,8 +38,7 @@ class Knob:
             f"k.querySelector('output').textContent={[f'{v:g}' for v in self.values]}[n]"
         )
         frames = "".join(
-            f'<img src="data:image/png;base64,{frame}" alt="{html.escape(alt, quote=True)}" '
-            f'style="display:{"none" if n else "block"};max-width:100%">'
+            image(frame, alt, f";display:{'none' if n else 'block'}")
             for n, (frame, alt) in enumerate(zip(self.frames, self.alts, strict=True))
         )
         slider = (
@@ -62,8 +56,6 @@ class Knob:
         slider = ipywidgets.FloatSlider(
             min=self.values[0], max=self.values[-1], step=float(steps.min()), description=self.label
         )
-        picture = ipywidgets.Image(value=base64.b64decode(self.frames[0]), format="png")
-        slider.observe(
-            lambda change: setattr(picture, "value", base64.b64decode(self._png(change["new"]))), names="value"
-        )
+        picture = ipywidgets.Image(value=self.frames[0], format="png")
+        slider.observe(lambda change: setattr(picture, "value", self._picture(change["new"])), names="value")
         return ipywidgets.VBox([slider, picture])
