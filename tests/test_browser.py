@@ -116,6 +116,10 @@ def test_the_lesson_runs_to_the_end_and_its_knob_turns(lab: str, browser: Any) -
     assert displays.count("block") == 1
     text = browser.execute_script("return document.querySelector('[class^=knob-] output').textContent")
     assert text == "3"
+    images = "return Array.from(document.querySelectorAll('.jp-OutputArea img')).map(i => [i.alt, i.naturalWidth])"
+    for alt, width in browser.execute_script(images):
+        assert len(alt) > 40
+        assert width > 100
     severe = [
         e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE" and "console-api" in e["message"]
     ]

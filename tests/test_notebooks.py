@@ -1,6 +1,7 @@
 """The lessons: each runs from top to bottom, and stands in the repository with the outputs of such a run."""
 
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,26 +51,88 @@ def test_the_committed_outputs_are_those_of_one_run_in_order(path: Path) -> None
             assert not MACHINE_PATH.search(text), f"{cell.id}: {text}"
 
 
-@pytest.mark.parametrize("stem", ["day-9-lstm-gru", "gradient-laboratory"])
-def test_every_figure_is_also_told_in_words(stem: str) -> None:
-    notebook = read(NOTEBOOKS[0].parent / f"{stem}.ipynb")
-    figures = [o for cell in code_cells(notebook) for o in cell.outputs if "image/png" in o.get("data", {})]
-    assert len(figures) > 5
-    for figure in figures:
-        assert len(figure.metadata.get("image/png", {}).get("alt", "")) > 40
+LESSONS = pytest.mark.parametrize("stem", ["day-9-lstm-gru", "gradient-laboratory"])
 
 
-def test_the_page_folds_plumbing_and_outcomes_and_tells_its_figures_in_words() -> None:
+@LESSONS
+def test_the_page_folds_plumbing_and_outcomes_and_tells_its_figures_in_words(stem: str) -> None:
     exporter = HTMLExporter(extra_template_basedirs=[str(NOTEBOOKS[0].parent)], template_name="template")
-    notebook = read(NOTEBOOKS[0].parent / "day-9-lstm-gru.ipynb")
+    notebook = read(NOTEBOOKS[0].parent / f"{stem}.ipynb")
     page, _ = exporter.from_notebook_node(notebook)
     tags = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", ())]
     for tag in ("plumbing", "outcome"):
         assert page.count(f'<details class="{tag}">') == tags.count(tag) > 3
     images = re.findall(r"<img[^>]+>", page)
-    assert len(images) > 20
+    assert len(images) > 10
     assert all(re.search(r'alt="[^"]{40,}"', image) for image in images)
-    assert "No description has been provided" not in page
+
+
+@LESSONS
+def test_every_prediction_is_asked_before_its_outcome_and_answered_folded(stem: str) -> None:
+    cells = read(NOTEBOOKS[0].parent / f"{stem}.ipynb").cells
+    asked = [n for n, cell in enumerate(cells) if "**Predict.**" in cell.source]
+    assert len(asked) > 8
+    for n in asked:
+        assert cells[n].source.rstrip().endswith("</details>")
+        assert cells[n].source.index("**Predict.**") < cells[n].source.index(
+            "<details><summary>What was found</summary>"
+        )
+        following = next(cell for cell in cells[n + 1 :] if cell.cell_type == "code" and shows_something(cell))
+        assert "outcome" in following.metadata.get("tags", ()), following.source
+        assert following.metadata.jupyter.outputs_hidden
+        assert following.outputs[0].data["text/html"].startswith("<!-- here a ")  # all that a folded output shows
+
+
+def shows_something(cell: Any) -> bool:
+    """Whether a cell puts out more than progress bars, which JupyterLab cannot fold away from it."""
+    return any("html" in kind or kind == "stdout" for kind in kinds(cell))
+
+
+def test_plumbing_is_hidden_in_jupyterlab() -> None:
+    for path in NOTEBOOKS:
+        for cell in code_cells(read(path)):
+            assert ("plumbing" in cell.metadata.get("tags", ())) == (
+                cell.metadata.get("jupyter", {}).get("source_hidden", False)
+            )
+
+
+GUARDS = [code_cells(read(path))[0].source for path in NOTEBOOKS]
+
+
+def test_the_first_cell_of_every_notebook_looks_for_the_library() -> None:
+    assert len(set(GUARDS)) == 1
+    assert GUARDS[0].startswith("# The library, where it is missing")
+
+
+def run_guard(folder: Path, monkeypatch: pytest.MonkeyPatch, *, installed: bool) -> list[list[str]]:
+    """Run the first cell in a folder: what it would have installed."""
+    calls: list[list[str]] = []
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("subprocess.run", lambda command, check: calls.append(command))
+    if not installed:
+        monkeypatch.setitem(sys.modules, "rnnlab", None)
+    exec(compile(GUARDS[0], "<first cell>", "exec"), {})
+    return calls
+
+
+def test_the_first_cell_does_nothing_where_the_library_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_guard(tmp_path, monkeypatch, installed=True) == []
+
+
+@pytest.mark.parametrize("notebook", ["clone/notebooks", "."])
+def test_the_first_cell_installs_a_clone_around_or_beside_the_notebook(
+    notebook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clone" / "rnnlab").mkdir(parents=True)
+    (tmp_path / "clone" / "rnnlab" / "__init__.py").touch()
+    (tmp_path / notebook).mkdir(exist_ok=True)
+    ((_, *pip),) = run_guard(tmp_path / notebook, monkeypatch, installed=False)
+    assert pip == ["-m", "pip", "install", "-q", str(tmp_path / "clone"), "tqdm"]
+
+
+def test_the_first_cell_says_what_to_do_without_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ImportError, match="put a clone of its repository beside this notebook"):
+        run_guard(tmp_path, monkeypatch, installed=False)
 
 
 @each_notebook
