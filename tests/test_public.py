@@ -19,6 +19,8 @@ PACKAGE = Path(rl.__file__).parent
 SURFACE = {
     *("Cell", "RNNCell", "LSTMCell", "GRUCell", "GRUResetBeforeCell", "FourGateLSTMCell", "Tape", "Gradients"),
     *("Dense", "Batch", "SequenceModel", "softmax_cross_entropy", "mean_squared_error"),
+    *("Bidirectional", "Reversed", "Embedding", "pad", "sigmoid_cross_entropy", "clip_by_value", "EarlyStopping"),
+    *("Adagrad", "RMSProp"),
     *("SGD", "Adam", "clip_by_global_norm", "Trainer", "History", "GradientNormLogger"),
     *("check_gradients", "GradientMismatch", "init", "plots", "tasks"),
 }
@@ -27,6 +29,8 @@ MEMBERS: dict[Any, str] = {
     rl.Tape: "h gate",
     rl.SequenceModel: "params predict loss_and_grads with_params astype",
     rl.Dense: "forward backward with_params",
+    rl.Embedding: "forward backward check_input",
+    rl.Bidirectional: "forward backward cells parts check_tape",
     rl.Trainer: "fit",
     rl.GradientNormLogger: "record norms steps",
     rl.tasks: "adding movie temporal_order char_text ngram_bits python_reference",

@@ -5,6 +5,7 @@ import re
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import rnnlab as rl
@@ -29,6 +30,18 @@ def test_diagnose_prints_the_report_shown(capsys, tmp_path, monkeypatch):
     out = capsys.readouterr().out
     shown = textwrap.dedent(printed)
     assert re.sub(r"line \d+", "line", out).strip() == re.sub(r"line \d+", "line", shown).strip()
+
+
+def test_real_sequences_run_as_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = next(code for code, _ in BLOCKS if "rl.pad" in code)
+    rng = np.random.default_rng(0)
+    sentences = [rng.integers(0, 1000, n) for n in (3, 7, 1)]
+    others = [rl.Batch(rng.integers(0, 1000, (4, 2)), np.array([1.0, 0.0]))]
+    space = {"rl": rl, "sentences": sentences, "y": np.array([1.0, 0.0, 1.0]), "others": others, "held": others[0]}
+    exec(code, space)
+    assert 4 <= space["trainer"].step <= 40
+    assert (tmp_path / "best.npz").exists()
 
 
 @pytest.mark.parametrize("page", ["README.md", "notebooks/measured.md"])
