@@ -235,6 +235,8 @@ def test_what_does_not_fit_is_refused_and_says_how_to_turn_it() -> None:
     ):
         with pytest.raises(ValueError, match=r"swapaxes\(0, 1\)` puts time first"):
             model.mean_loss(bad)
+    with pytest.raises(ValueError, match=r"^state: .*swapaxes\(0, 1\)` puts time first"):
+        model.predict(batch_first, [np.zeros((2, B, H)), None])
     for error, lengths in (
         (ValueError, [0, 1, 2, 3]),
         (ValueError, [7, 1, 2, 3]),

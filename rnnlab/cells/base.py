@@ -205,7 +205,7 @@ class Cell(CheckedCell):
         x = self.check_input(x)
         T, B, S, E, H = *x.shape[:2], len(self.state_names), len(self.extra_names), self.hidden_size
         states, extras = np.empty((S, T + 1, B, H), self.dtype), np.empty((E, T, B, H), self.dtype)
-        states[:, 0] = 0 if state is None else self._check_array("state", state, ("S", S), ("B", B), ("H", H))
+        states[:, 0] = 0 if state is None else self._check_state(state, T, B)
         # Each step's gates take the place of its a, which is used up.
         gates = project(x, self.W_x.astype(self.dtype, copy=False), self.b)
         a, prev = read_only(gates), read_only(states.swapaxes(0, 1))

@@ -65,21 +65,22 @@ class Bidirectional(Layer):
 
     def __init__(self, forward_cell: Cell, backward_cell: Cell) -> None:
         self.forward_cell, self.backward_cell = forward_cell, backward_cell
-        self._check()
+        self._join()
 
-    def _check(self) -> None:
+    def _join(self) -> None:
+        """Check the cells, and take over the names and sizes that they share."""
         for name, cell in self.parts.items():
             if not isinstance(cell, Cell):
                 raise TypeError(f"{name}: expected a Cell, got {describe(cell)}")
         first, last = self.cells[0], self.cells[-1]
         if len(self.cells) == 2 and first is last:
-            raise ValueError(
-                f"backward_cell: expected another cell, got the forward one, {first}; `with_params` copies it"
-            )
+            raise ValueError("backward_cell: expected another cell, got the forward one; `with_params` copies it")
         for name in ("input_size", "dtype", "gate_names", "state_names"):
             wanted, got = getattr(first, name), getattr(last, name)
             if wanted != got:
                 raise ValueError(f"backward_cell: expected {name} {wanted} like the forward cell's, got {got}")
+        self.input_size, self.gate_names, self.state_names = first.input_size, first.gate_names, first.state_names
+        self.hidden_size = sum(cell.hidden_size for cell in self.cells)  # what the layer above reads
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -92,26 +93,9 @@ class Bidirectional(Layer):
         return tuple(self.parts.values())
 
     @property
-    def input_size(self) -> int:
-        """D."""
-        return self.cells[0].input_size
-
-    @property
-    def hidden_size(self) -> int:
-        """The units of all cells together."""
-        return sum(cell.hidden_size for cell in self.cells)
-
-    @property
     def dtype(self) -> np.dtype[Any]:
+        """The cells' dtype."""
         return self.cells[0].dtype
-
-    @property
-    def gate_names(self) -> tuple[str, ...]:
-        return self.cells[0].gate_names
-
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        return self.cells[0].state_names
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.cells))})"
@@ -195,7 +179,7 @@ class Reversed(Bidirectional):
 
     def __init__(self, backward_cell: Cell) -> None:
         self.backward_cell = backward_cell
-        self._check()
+        self._join()
 
     @property
     def parts(self) -> dict[str, Any]:

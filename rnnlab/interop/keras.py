@@ -59,19 +59,15 @@ def sequence_model(net: object, loss: Loss) -> SequenceModel:
     kinds = tuple(getattr(keras.layers, name) for name in sorted(set(KINDS.values())))
     layers: list[Any] = net.layers if isinstance(net, keras.Sequential) else []
     names = [type(layer).__name__ for layer in layers] if layers else describe(net)
-    drops = [layer.rate for layer in layers if isinstance(layer, keras.layers.Dropout)]
-    table = layers[:1] if isinstance(layers[0] if layers else None, keras.layers.Embedding) else []
-    core = [layer for layer in layers if not isinstance(layer, keras.layers.Dropout)][len(table) :]
+    table = [layer for layer in layers[:1] if isinstance(layer, keras.layers.Embedding)]
+    drops = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
+    core = [layer for layer in layers if layer not in (*table, *drops)]
     below, top = core[:-1], core[-1:]
-    if (
-        not below
-        or not all(isinstance(_directions(layer)[0], kinds) for layer in below)
-        or not isinstance(top[0], keras.layers.Dense)
-    ):
+    recurrent = below and all(isinstance(_directions(layer)[0], kinds) for layer in below)
+    if not recurrent or not isinstance(top[0], keras.layers.Dense):
         raise TypeError(f"module: expected a Sequential of SimpleRNN, LSTM or GRU layers and a Dense, got {names}")
-    after_each = [layer for one in below for layer in (one, ...)]
-    placed = [... if isinstance(layer, keras.layers.Dropout) else layer for layer in layers]
-    if drops and (len({*drops}) > 1 or placed != [*table, *after_each, *top]):
+    regular = layers[len(table) : -1 : 2] == below and layers[len(table) + 1 : -1 : 2] == drops
+    if drops and (not regular or len({layer.rate for layer in drops}) > 1):
         raise ValueError(
             f"module: expected one Dropout of the same rate after each recurrent layer, or none, got {names}"
         )
@@ -92,7 +88,7 @@ def sequence_model(net: object, loss: Loss) -> SequenceModel:
     if table:
         (rows,) = _arrays(table[0])
         embedding = Embedding(*rows.shape, rng=0, dtype=rows.dtype).with_params({"W": rows})
-    return SequenceModel(cells, readout, loss, embedding=embedding, dropout=float(drops[0]) if drops else 0.0)
+    return SequenceModel(cells, readout, loss, embedding=embedding, dropout=float(drops[0].rate) if drops else 0.0)
 
 
 def _directions(layer: Any) -> list[Any]:
