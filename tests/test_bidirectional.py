@@ -184,6 +184,22 @@ def test_it_is_trained_logged_saved_and_resumed(tmp_path: Path) -> None:
         text.sample(writer, 3, rng=0)
 
 
+def test_a_model_that_reads_backwards_as_a_graph(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra `interop`")
+    cells = [rl.Reversed(rl.GRUCell(D, H, rng=0)), rl.Bidirectional(rl.LSTMCell(H, 3, rng=1), rl.LSTMCell(H, 3, rng=2))]
+    model = rl.SequenceModel(cells, rl.Dense(6, O, rng=3), rl.mean_squared_error)
+    rl.interop.to_onnx(model, tmp_path / "model.onnx", carry_state=True)
+    session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    x, state = rng.normal(size=(T, B, D)), [rng.normal(size=(1, B, H)), rng.normal(size=(2, B, 6))]
+    given = {"x": x, "initial_h.0": state[0]}
+    given |= {f"initial_{part}.1": s.reshape(B, 2, 3).swapaxes(0, 1) for part, s in zip("hc", state[1], strict=True)}
+    y, _, h, c = session.run(None, {name: array.astype(np.float32) for name, array in given.items()})
+    expected, final = model.predict(x, state)
+    assert relative_error(y, expected) < 1e-6
+    assert relative_error(np.stack((h, c)).swapaxes(1, 2).reshape(2, B, 6), final[1]) < 1e-6
+
+
 def test_the_logger_sees_what_each_cell_alone_would_show() -> None:
     layer = both()
     x, state, d_h, d_state = random_case(layer, T, B)  # type: ignore[arg-type]

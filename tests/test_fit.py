@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import rnnlab as rl
 from tests.cases import refuses
+from tests.faults import interrupted_at_line
 
 D, H, O = 3, 4, 2  # noqa: E741 - O is the shape letter
 
@@ -245,6 +247,34 @@ def test_a_validation_that_was_interrupted_is_made_up_for() -> None:
     made.fit(data, 4, validation=data[0], every=2)
     twin.fit(data, 6, validation=data[0], every=2)
     same(made, twin)
+
+
+def test_ctrl_c_at_any_line_loses_nothing() -> None:
+    """Both directions, lengths, dropout, shuffled rounds and a validation after each step; every 97th line is tried."""
+    rng = np.random.default_rng(0)
+    lengths = np.array([1, 2])
+    data = [rl.Batch(rng.normal(size=(2, 2, D)), rng.normal(size=(2, O)), lengths=lengths) for _ in range(2)]
+
+    def fresh() -> rl.Trainer:
+        layer = rl.Bidirectional(rl.LSTMCell(D, 2, rng=0), rl.LSTMCell(D, 2, rng=1))
+        model = rl.SequenceModel(layer, rl.Dense(4, O, rng=2), rl.mean_squared_error, dropout=0.3)
+        return rl.Trainer(model, rl.Adam(0.01, weight_decay=0.1), seed=1, callbacks=[rl.EarlyStopping(9)])
+
+    options: dict[str, Any] = {"shuffle": True, "validation": data[0], "every": 1}
+    start, whole, tried = fresh(), fresh(), 0
+    start.fit(data, 1, **options)
+    whole.fit(data, 4, **options)
+    for line in range(1, 10_000, 97):
+        stopped = copy.deepcopy(start)
+        if not interrupted_at_line(line, lambda stopped=stopped: stopped.fit(data, 1, **options)):  # type: ignore[misc]
+            break
+        tried += 1
+        history = stopped.history
+        assert len(history) == len(history.gradient_norm) == stopped.step == stopped.optimizer.steps
+        assert len(history.validation) == len(history.validation_step)
+        stopped.fit(data, 4 - stopped.step, **options)
+        same(whole, stopped)
+    assert tried > 10
 
 
 # ---- what is said -----------------------------------------------------------------------------------

@@ -304,6 +304,10 @@ def test_the_laboratory_follows_each_row_to_its_end(cell_class: Any) -> None:
     terms = lab.distance_terms(cell, tape, d_h, d_state)
     for name, total in cell.backward(tape, d_h, d_state).params.items():
         assert relative_error(terms.total[name], total) < EXACT
+    for final in (None, d_state):  # a final h is handed on past the end, which is a way round W_h
+        paths = lab.memory_paths(cell, tape, d_h, final)
+        assert ("other" in paths.parts) == (final is not None and len(state) == 2)
+        assert relative_error(sum(paths.parts.values()), paths.total) < EXACT
     product = lab.jacobian_product(cell, tape).value()
     norms = lab.connectivity(cell, x, state, LENGTHS)
     for b, n in enumerate(LENGTHS):

@@ -196,8 +196,9 @@ def to_onnx(
     """A model as a file, or a cell as the inputs of ONNX's operator RNN, LSTM or GRU.
 
     The file has the whole graph, checked by onnx.checker; T and B stay open. Inputs: `x` (T, B, D), or (T, B) int64
-    with `labels`; with `carry_state` also `initial_h.0` (1, B, H), ... for each state part and layer. Outputs: `y` (T,
-    B, O), `final_h.0`, .... ONNX Runtime computes in float32 alone. A cell becomes a dict of arrays with one direction:
+    with `labels`; with `carry_state` also `initial_h.0` (directions, B, H), ... for each state part and layer. Outputs:
+    `y` (T, B, O), `final_h.0`, .... ONNX Runtime computes in float32 alone. A cell becomes a dict of arrays with one
+    direction:
 
         W (1, K*H, D)    R (1, K*H, H)    B (1, 2*K*H), first the input's biases, then the recurrent ones
 

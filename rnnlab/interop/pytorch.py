@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from rnnlab.cells import Bidirectional, Cell, GRUCell, RNNCell
 from rnnlab.interop import from_pytorch, to_pytorch
@@ -16,7 +17,7 @@ from rnnlab.validate import describe
 
 
 class SequenceNet(torch.nn.Module):
-    """`y, state = net(x, state)`: the layers and the readout of a `SequenceModel`, with copies of its weights.
+    """`y, state = net(x, state, lengths)`: the layers and the readout of a `SequenceModel`, with copies of its weights.
 
     x is (T, B, D) floats or (T, B) integers that mean one-hot rows, y (T, B, O). Neighbouring cells of one kind and
     size are one torch.nn.RNN, LSTM or GRU with that many layers, in `layers`; `readout` is a torch.nn.Linear. `state`
@@ -69,18 +70,35 @@ class SequenceNet(torch.nn.Module):
         trained = torch.arange(3).repeat_interleave(cell.hidden_size) == 2  # the candidate's
         bias.register_hook(lambda grad: grad * trained.to(grad.device))
 
-    def forward(self, x: Any, state: Any = None) -> tuple[Any, list[Any]]:
-        """(y (T, B, O), the final state of each entry of `layers`)."""
+    def forward(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Any, list[Any]]:
+        """(y (T, B, O), the final state of each entry of `layers`); with `lengths` (B,), y is 0 past each end.
+
+        Parameters
+        ----------
+        x, state : see above
+        lengths : the number of steps of each sequence, None for T
+
+        Returns
+        -------
+        (y, state)
+        """
         if self.embedding is not None:
             x = self.embedding(x.long())
         elif not x.dtype.is_floating_point:
             x = torch.nn.functional.one_hot(x.long(), self.layers[0].input_size).to(self.readout.weight.dtype)
         after = []
         for layer, before in zip(self.layers, state or [None] * len(self.layers), strict=True):
-            x, final = layer(x, before)
+            if lengths is None:
+                x, final = layer(x, before)
+            else:
+                packed, final = layer(pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False), before)
+                x, _ = pad_packed_sequence(packed, total_length=len(x))
             x = torch.nn.functional.dropout(x, self.dropout, self.training)
             after.append(final)
-        return self.readout(x), after
+        y = self.readout(x)
+        if lengths is not None:
+            y = y * (torch.arange(len(x), device=y.device)[:, None, None] < lengths.to(y.device)[:, None])
+        return y, after
 
 
 def sequence_model(net: object, loss: Loss) -> SequenceModel:
@@ -124,9 +142,9 @@ def run_layer(module: Any, x: Any, state: Any = None) -> tuple[Any, Any]:
 
     Raises as `from_pytorch`; what is returned has the types that the module returns.
     """
-    packed, lengths = isinstance(x, torch.nn.utils.rnn.PackedSequence), None
+    packed, lengths = isinstance(x, PackedSequence), None
     if packed:
-        padded, lengths = torch.nn.utils.rnn.pad_packed_sequence(x)
+        padded, lengths = pad_packed_sequence(x)
     else:
         padded = x[:, None] if x.ndim == 2 else x.transpose(0, 1) if module.batch_first else x
     weights, several = dict(module.named_parameters()), isinstance(module, torch.nn.LSTM)
@@ -143,7 +161,7 @@ def run_layer(module: Any, x: Any, state: Any = None) -> tuple[Any, Any]:
     ends = tuple(map(_tensor, np.concatenate(finals, axis=1)))
     y = _tensor(h)
     if packed:
-        y = torch.nn.utils.rnn.pack_padded_sequence(y, lengths, enforce_sorted=False)
+        y = pack_padded_sequence(y, lengths, enforce_sorted=False)
     elif x.ndim == 2:
         y, ends = y[:, 0], tuple(part[:, 0] for part in ends)
     elif module.batch_first:

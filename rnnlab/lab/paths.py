@@ -28,7 +28,8 @@ class MemoryPaths:
                 GRU: the constant error carousel (Hochreiter & Schmidhuber 1997). Nothing in a plain RNN.
     "loss"      through the output that reads m_t, from what the loss (or the layer above) reads there
     gate names  through that same output, back from one gate of the step after it
-    "other"     only where a cell has further ways round W_h; none of rnnlab's cells has
+    "other"     only where there are further ways round W_h: in none of rnnlab's cells, but past the end of a shorter
+                sequence, where a gradient of the final h is handed on
 
     The output that reads c_t is h_t in an LSTM, and h_{t+1} in the four-gate cell, which reads before it writes.
     """
