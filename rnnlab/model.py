@@ -34,14 +34,10 @@ class SequenceModel:
 
     Parameters
     ----------
-    cells
-        A `Cell`, a `Bidirectional`, or a sequence of them.
-    readout
-        A `Dense`.
-    loss
-        A function such as `softmax_cross_entropy`.
-    embedding
-        An `Embedding` that turns integers x into the first layer's input; None for none.
+    cells : a `Cell`, a `Bidirectional`, or a sequence of them
+    readout : a `Dense`
+    loss : a function such as `softmax_cross_entropy`
+    embedding : an `Embedding` that turns integers x into the first layer's input; None for none
     dropout
         In training, the share of each layer's outputs that is set to 0 on the way up, the others being divided by
         1 - dropout (Srivastava et al. 2014); never on the way through time (Zaremba et al. 2014). It drops where an
