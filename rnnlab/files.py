@@ -192,20 +192,14 @@ def _read_npz(path: str | Path) -> tuple[bytes, dict[str, Array]]:
 
 
 def _read_npy(content: bytes) -> Array:
-    """The array of one member; its shape and dtype are checked against its size before anything is made."""
+    """The array of one member, a view of its bytes in this shape and dtype until all of it is known to fit."""
     file = io.BytesIO(content)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("another version of NumPy's format")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    start = file.tell()
-    if dtype.kind not in "fiub" or not dtype.isnative or fortran:
-        raise ValueError(f"dtype {dtype}, where floats or integers are expected")
-    count = 1
-    for length in shape:
-        count *= int(length)
-    if count * dtype.itemsize != len(content) - start or min(shape, default=0) < 0:
-        raise ValueError(f"shape {shape} of {dtype} in {len(content) - start} bytes")
-    return np.frombuffer(content, dtype, offset=start).reshape(shape).copy()
+    if dtype.kind not in "fiub" or not dtype.isnative or fortran or min(shape, default=0) < 0:
+        raise ValueError(f"dtype {dtype} and shape {shape}, where floats or integers are expected")
+    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape).copy()
 
 
 def _read_safetensors(path: str | Path) -> tuple[str, dict[str, Array]]:

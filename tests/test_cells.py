@@ -1,4 +1,4 @@
-"""Forward: every cell against the scalar reference, its tape, its dtypes and its doors."""
+"""Forward: every cell against the scalar reference, its tape, its dtypes and its refusals."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ def test_four_gate_cell_shows_what_it_learned_one_step_later() -> None:
         assert g.any() == (name == "b_u"), name
 
 
-# ---- doors ------------------------------------------------------------------------------------
+# ---- refusals --------------------------------------------------------------------------------
 
 X, STATE = np.zeros((3, 2, 4)), np.zeros((2, 2, 5))
 BAD_INPUT: list[tuple[type[Exception], str, dict[str, Any]]] = [

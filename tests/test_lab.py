@@ -547,7 +547,7 @@ def test_half_lives_order_the_memories() -> None:
     assert str(stats).endswith("half-life in steps: shortest 0, median 14.3, longest inf")
 
 
-# ---- at the door ------------------------------------------------------------------------------
+# ---- refusals --------------------------------------------------------------------------------
 
 
 def test_neither_cells_nor_tapes_are_guessed() -> None:

@@ -1,4 +1,4 @@
-"""Losses: against loops over plain numbers, their derivatives by complex step, masks and doors."""
+"""Losses: against loops over plain numbers, their derivatives by complex step, masks and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model: layers joined by hand, masks, state, prediction in chunks, and doors."""
+"""The model: layers joined by hand, masks, state, prediction in chunks, and refusals."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_one_cell_is_a_stack_of_one() -> None:
     np.testing.assert_array_equal(alone.predict(regression().x)[0], listed.predict(regression().x)[0])
 
 
-# ---- doors ------------------------------------------------------------------------------------
+# ---- refusals --------------------------------------------------------------------------------
 
 X, Y = np.zeros((6, 3, 3)), np.zeros((6, 3, 2))
 BAD_BATCHES: list[tuple[type[Exception], str, rl.Batch]] = [

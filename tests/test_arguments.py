@@ -1,6 +1,6 @@
 """Plain mistakes at every public callable: each is an error at once that names the argument, or a right answer.
 
-`DOORS` lists the calls with good arguments. Each argument in turn is replaced by values that people hand over by
+`calls` lists the calls with good arguments. Each argument in turn is replaced by values that people hand over by
 mistake. No error may come from inside (an unpacking, a broadcast, an attribute, a key), and what can never be right
 (a masked array, numbers of other precisions, NaN) may not give an answer.
 """
@@ -25,7 +25,7 @@ from rnnlab import interop, lab, plots
 from rnnlab.validate import describe
 
 T, B, D, H, O = 6, 3, 4, 5, 2  # noqa: E741 - O is the shape letter
-Doors = dict[str, tuple[Callable[..., Any], dict[str, Any]]]
+Calls = dict[str, tuple[Callable[..., Any], dict[str, Any]]]
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(T, B, D)), RNG.normal(size=(T, B, O))
 LENGTHS = np.array([3, 6, 1])
@@ -48,7 +48,7 @@ def logger() -> rl.GradientNormLogger:
 
 
 @cache
-def doors() -> Doors:
+def calls() -> Calls:
     """Every public call with arguments that are right."""
     sizes = {"input_size": D, "hidden_size": H, "rng": 0, "dtype": np.float64}
     starts = {"input_init": "uniform", "recurrent_init": "orthogonal", "bias": True}
@@ -206,13 +206,13 @@ def doors() -> Doors:
     )
 
 
-def laboratory() -> Doors:
+def laboratory() -> Calls:
     """The analyses, and the figures of what they return."""
     recorded: dict[str, Any] = {"cell": CELL, "tape": TAPE}
     pulled = recorded | {"d_h": np.ones((T, B, H)), "d_state": np.zeros((2, B, H))}
     batch = {"model": MODEL, "batch": rl.Batch(X, Y)}
     statistics, record = lab.gate_statistics(CELL, TAPE), logger()
-    found: Doors = {
+    found: Calls = {
         "lab.connectivity": (
             lab.connectivity,
             {"target": CELL, "x": X, "state": np.zeros((2, B, H)), "lengths": LENGTHS},
@@ -232,7 +232,7 @@ def laboratory() -> Doors:
         "lab.jacobian_product": (lab.jacobian_product, recorded | {"start": 0, "end": 3}),
         "lab.jacobian_products": (lambda **a: next(lab.jacobian_products(**a)), recorded | {"start": 0, "end": 3}),
     }
-    drawn: Doors = {
+    drawn: Calls = {
         "loss_curves": (
             plots.loss_curves,
             {"histories": {"LSTM": [1.0, 0.5]}, "baselines": {"chance": 1.0}, "smooth": 1},
@@ -369,21 +369,21 @@ def verdict(call: Callable[..., Any], arguments: dict[str, Any]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("name", doors())
+@pytest.mark.parametrize("name", calls())
 def test_good_arguments_are_taken(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     MODEL.save("saved.npz")
     logger().save("norms.npz")
-    call, good = doors()[name]
+    call, good = calls()[name]
     call(**good)
 
 
-@pytest.mark.parametrize("name", doors())
+@pytest.mark.parametrize("name", calls())
 def test_a_plain_mistake_is_refused_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     MODEL.save("saved.npz")
     logger().save("norms.npz")
-    call, good = doors()[name]
+    call, good = calls()[name]
     wrong = []
     for argument, value in good.items():
         for what, bad in mistakes(value).items():
@@ -394,11 +394,11 @@ def test_a_plain_mistake_is_refused_by_name(name: str, tmp_path: Path, monkeypat
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("name", doors())
+@pytest.mark.parametrize("name", calls())
 def test_what_can_never_be_right_gives_no_answer(name: str) -> None:
     if name == "Cell.back":
         pytest.skip("a part of a step, which the time loop checks after the last one")
-    call, good = doors()[name]
+    call, good = calls()[name]
     for argument, value in good.items():
         for what, bad in never(value).items():
             try:
