@@ -141,6 +141,8 @@ def cell_case(cell: Any, T: int, B: int, rng: np.random.Generator, lengths: Arra
         d_h[~alive] = 0  # no state is read there
     starts = range(T + 1) if isinstance(cell, Cell) else range(1)  # where one pass over time can start again
     twin = copy.deepcopy(cell)  # what a forward pass may keep on the cell stays apart
+    for p in cell.params.values():
+        p.flags.writeable = False
 
     def loss(name: str, value: Array) -> Any:
         """What is read from step t on, when the network starts there."""

@@ -220,8 +220,6 @@ def _mistakes(
     repairs, right = _several(case, codes, method, search, scale, rng)
     if right:
         return [_finding(repair, wrong) for repair in repairs]
-    if last := search.anywhere():
-        return [_finding(last, wrong)]
     return [_unexplained(search, located, wrong)]
 
 
@@ -301,8 +299,9 @@ def _single_precision(search: Search, names: list[str]) -> Finding:
     )
     if place is None:
         return Finding("float32", what, outputs=tuple(names))
+    repair = search.in_double(place)
     text, line = place.source.text(place.statement), place.statement.lineno
-    return Finding("float32", what, place.source.name, line, text, None, tuple(names))
+    return Finding("float32", what, place.source.name, line, text, repair, tuple(names))
 
 
 def _raised(where: str, error: Exception) -> Finding:

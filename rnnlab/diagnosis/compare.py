@@ -73,7 +73,7 @@ def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Ge
 
 def _finding(search: Search, wrong: list[str], values: Arrays, exact: Arrays) -> Finding:
     """The line that makes the difference; without one, the first array that differs (the states follow from gates)."""
-    repair = search.repair() or search.anywhere() or search.forward()
+    repair = search.repair() or search.forward()
     if repair is not None:
         edit = repair.edit
         line = edit.statement.lineno

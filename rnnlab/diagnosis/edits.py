@@ -5,133 +5,145 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from itertools import combinations, permutations, product
 from typing import Any
 
 from rnnlab.diagnosis.source import Source, one_line
+from rnnlab.ops import Array
 
 Slots = dict[int, tuple[ast.AST, str, int | None]]
-ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
+Change = tuple[str, str]  # kind of the edit, text of the expression afterwards
+OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@", ast.Pow: "**"}
+OPERANDS = (ast.Name, ast.Subscript, ast.Attribute)
 
 
 @dataclass(eq=False)
 class Edit:
     """One replacement in a function's tree.
 
-    parent, name, index   where it stands: `parent.name`, or `parent.name[index]` in a list
-    new                   what stands there afterwards; a list of statements replaces one
-    kind, term            what it says, for `wording`
+    node   the expression or statement that is replaced, of this statement
+    text   what stands there afterwards; of a statement any number of lines
+    kind   what sort of edit it is, and `term` the piece of text that tells about it, for its sentence
     """
 
     source: Source
     statement: ast.stmt
-    parent: ast.AST
-    name: str
-    index: int | None
-    new: Any
+    node: ast.AST
+    text: str
     kind: str
     term: str = ""
-
-    @property
-    def old(self) -> Any:
-        value = getattr(self.parent, self.name)
-        return value if self.index is None else value[self.index]
 
     @contextmanager
     def made(self) -> Iterator[None]:
         """The tree reads so within."""
-        old = self.old
-        for new in self.new if isinstance(self.new, list) else [self.new]:
-            located(new, self.statement)
-        self._put(self.new)
+        parent, name, index = slots(self.source)[id(self.node)]
+        new = self.parsed()
+        if index is None:
+            setattr(parent, name, new)
+        else:
+            row = getattr(parent, name)
+            row[index : index + 1] = new if isinstance(new, list) else [new]
         try:
             yield
         finally:
-            if isinstance(self.new, list) and self.index is not None:
-                getattr(self.parent, self.name)[self.index : self.index + len(self.new)] = [old]
+            if index is None:
+                setattr(parent, name, self.node)
             else:
-                self._put(old)
+                row[index : index + (len(new) if isinstance(new, list) else 1)] = [self.node]
 
-    def _put(self, value: Any) -> None:
-        if self.index is None:
-            setattr(self.parent, self.name, value)
-        elif isinstance(value, list):
-            getattr(self.parent, self.name)[self.index : self.index + 1] = value
-        else:
-            getattr(self.parent, self.name)[self.index] = value
+    def parsed(self) -> Any:
+        """The new expression or statements, in the line of what they replace."""
+        if isinstance(self.node, ast.stmt):
+            new: Any = ast.parse(self.text).body or [ast.Pass()]
+        else:  # an index may hold a slice, which alone is no expression
+            parsed: Any = ast.parse(f"x[{self.text}]" if self._in_index() else self.text, mode="eval").body
+            new = parsed.slice if self._in_index() else parsed
+        for tree in new if isinstance(new, list) else [new]:
+            for node in ast.walk(tree):
+                if "lineno" in node._attributes:
+                    node.lineno = node.end_lineno = self.statement.lineno  # type: ignore[attr-defined]
+                    node.col_offset = node.end_col_offset = 0  # type: ignore[attr-defined]
+                if isinstance(getattr(self.node, "ctx", None), ast.Store) and node is tree:
+                    node.ctx = ast.Store()
+        return new
+
+    def _in_index(self) -> bool:
+        parent, name, _ = slots(self.source)[id(self.node)]
+        return isinstance(self.node, ast.Slice) or (isinstance(parent, ast.Subscript) and name == "slice")
+
+    def compiled(self) -> Any:
+        with self.made():
+            return self.source.compiled(self.source.tree)
 
     def keep(self) -> None:
         """The tree reads so from here on."""
-        self._put(self.new)
-        self.source.places.clear()
+        parent, name, index = slots(self.source)[id(self.node)]
+        new = self.parsed()
+        if index is None:
+            setattr(parent, name, new)
+        else:
+            getattr(parent, name)[index : index + 1] = new if isinstance(new, list) else [new]
+        self.source.changed()
 
     def mended(self) -> str:
-        """The statement after the edit, on one line."""
-        if isinstance(self.new, list) and self.new:
-            return "\n".join(map(one_line, self.new))
-        if self.new == [] or isinstance(self.new, ast.Pass):
-            return ""
-        if isinstance(self.new, ast.stmt):
-            return one_line(self.new)
+        """The statement after the edit, each on one line."""
+        if isinstance(self.node, ast.stmt):
+            return "\n".join(map(one_line, ast.parse(self.text).body))
         with self.made():
-            return one_line(self.statement)
+            text = one_line(self.statement)
+        if " * (" in text and not hasattr(self.statement, "body"):
+            text = ast.unparse(_Flat().visit(ast.parse(text)))
+        return text
 
 
-def located(new: Any, at: ast.stmt) -> Any:
-    """New nodes stand in the line of the statement that they belong to."""
-    todo = [new]
-    while todo:
-        node = todo.pop()
-        if getattr(node, "lineno", 0) < 1 and "lineno" in node._attributes:
-            node.lineno, node.col_offset, node.end_lineno, node.end_col_offset = at.lineno, 0, at.lineno, 0
-        todo += ast.iter_child_nodes(node)
-    return new
+class _Flat(ast.NodeTransformer):
+    """a * b * c for a * (b * c)."""
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.BinOp:
+        self.generic_visit(node)
+        right = node.right
+        if isinstance(node.op, ast.Mult) and isinstance(right, ast.BinOp) and isinstance(right.op, ast.Mult):
+            return self.visit_BinOp(ast.BinOp(ast.BinOp(node.left, ast.Mult(), right.left), ast.Mult(), right.right))
+        return node
 
 
 def slots(source: Source) -> Slots:
     """Where each node of a function stands."""
     found: Slots = source.places
-    if found:
-        return found
-    for parent in ast.walk(source.tree):
-        for name, value in ast.iter_fields(parent):
-            for n, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-                if isinstance(child, ast.AST) and not isinstance(child, ast.expr_context | ast.operator):
-                    found[id(child)] = (parent, name, n)
+    if not found:
+        for parent in ast.walk(source.tree):
+            for name, value in ast.iter_fields(parent):
+                for n, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+                    if isinstance(child, ast.AST) and not isinstance(child, ast.expr_context | ast.operator):
+                        found[id(child)] = (parent, name, n)
     return found
 
 
+# ---- whole statements -------------------------------------------------------------------------
+
+
 def statement_edits(source: Source, statement: ast.stmt) -> Iterator[Edit]:
-    """= for += and back, another sign, a fresh array in place of a changed one, the line left out."""
-    slot = slots(source)[id(statement)]
-
-    def edit(new: Any, kind: str) -> Edit:
-        return Edit(source, statement, *slot, new, kind)
-
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target = statement.targets[0]
-        if isinstance(target, ast.Name | ast.Subscript):
-            yield edit(ast.AugAssign(target, ast.Add(), statement.value), "+= for =")
+    """= for += and back, another sign, a fresh array in place of a changed one, the statement left out."""
+    simple = isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr)
+    found: list[tuple[str, str, str]] = []
+    if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name | ast.Subscript):
+        target, value = ast.unparse(statement.targets[0]), ast.unparse(statement.value)
+        found.append(("+= for =", f"{target} += {value}", ""))
     if isinstance(statement, ast.AugAssign):
-        yield edit(ast.Assign([statement.target], statement.value, lineno=0), "= for +=")
-        whole = ast.BinOp(_loaded(statement.target), statement.op, statement.value)
-        yield edit(ast.Assign([statement.target], whole, lineno=0), "in place")
-        if isinstance(statement.op, ast.Add | ast.Sub):
-            other = ast.Sub() if isinstance(statement.op, ast.Add) else ast.Add()
-            yield edit(ast.AugAssign(statement.target, other, statement.value), "sign")
-    if isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr):
-        yield edit(ast.Pass(), "line to remove")
-    if (
-        isinstance(statement, ast.For | ast.If)
-        and not statement.orelse
-        and all(isinstance(s, ast.Assign | ast.AugAssign | ast.Expr) for s in statement.body)
-    ):
-        yield edit(ast.Pass(), "line to remove")
+        target, value = ast.unparse(statement.target), ast.unparse(statement.value)
+        sign = OPERATORS.get(type(statement.op), "+")
+        found += [("= for +=", f"{target} = {value}", ""), ("in place", f"{target} = {target} {sign} ({value})", "")]
+        found += [("sign", f"{target} {other}= {value}", "") for other in "+-" if other != sign and sign in "+-"]
+    body = [s for part in ("body", "orelse") for s in getattr(statement, part, [])]
+    plain = all(isinstance(s, ast.Assign | ast.AugAssign | ast.Expr) for s in body)
+    if simple or (isinstance(statement, ast.For | ast.If) and plain and not getattr(statement, "orelse", None)):
+        found.append(("line to remove", "", ast.unparse(statement)))
     if isinstance(statement, ast.If):
-        yield edit(list(statement.body), "branch")
+        found.append(("branch", "\n".join(map(ast.unparse, statement.body)), ""))
+    yield from (Edit(source, statement, statement, text, kind, term) for kind, text, term in found)
 
 
 def copies(source: Source) -> Iterator[Edit]:
@@ -139,167 +151,130 @@ def copies(source: Source) -> Iterator[Edit]:
     first = source.tree.body[0]
     for argument in source.tree.args.args:
         if argument.arg != "self":
-            line = ast.parse(f"{argument.arg} = {argument.arg}.copy()").body[0]
-            yield Edit(source, first, *slots(source)[id(first)], [line, first], "argument", argument.arg)
+            lines = f"{argument.arg} = {argument.arg}.copy()\n{ast.unparse(first)}"
+            yield Edit(source, first, first, lines, "argument", argument.arg)
 
 
-def renamed_calls(source: Source, statement: ast.stmt) -> Iterator[Edit]:
-    """Another function in the place of one that the statement calls: one that is called nearby, or of `rnnlab.ops`.
+def updates(source: Source, loop: ast.For, words: Mapping[str, Array]) -> Iterator[Edit]:
+    """An update that is missing at the end of a loop: `carried = new`, first of names that the loop only reads.
 
-    No other function of the learner's is ever called, for it may do anything.
+    `words` are the arrays that have a name there; only what has the shape of the old value can take its place.
     """
-    where, space = slots(source), source.function.__globals__
-    near = {n.func.id for n in ast.walk(source.tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    ours = {name for name, f in space.items() if getattr(f, "__module__", "") == "rnnlab.ops" and inspect.isfunction(f)}
-    functions = sorted((near & {name for name, f in space.items() if inspect.isfunction(f)}) | ours)
-    for head in _heads(statement):
-        called = {n.func.id for n in ast.walk(head) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-        for old in sorted(called & set(functions)) if id(head) in where else ():
-            for new in functions:
-                if new != old:
-                    tree = _Renamed({old: new}).visit(copy.deepcopy(head))
-                    yield Edit(source, statement, *where[id(head)], tree, "another operand", f"{new}|{old}")
+    names = [n for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Name)]
+    stored, read = ({n.id for n in names if isinstance(n.ctx, kind)} for kind in (ast.Store, ast.Load))
+    carried = sorted((n for n in words if n in read), key=lambda n: (n in stored, n))
+    new = sorted(words, key=lambda w: (w in read, w not in stored, len(w), w))
+    pairs = [(a, b) for a in carried for b in new if a != b and words[a].shape == words[b].shape]
+    pairs = [(a, b) for a, b in pairs if a not in stored or b in stored]
+    loose = [(a, b) for a, b in pairs if a not in stored and b in stored - read]
+    both = [(f"{a}, {c}", f"{b}, {d}") for (a, b), (c, d) in permutations(loose, 2) if a < c and b != d]
+    for a, b in (*both[:20], *pairs):
+        line, end = f"{a} = {b}", len(loop.body) - 1
+        makers = [n for n, s in enumerate(loop.body) if b in {ast.unparse(t) for t in _stores(s)}]
+        reads = [n for n, s in enumerate(loop.body) for x in ast.walk(s) if isinstance(x, ast.Name) and x.id == a]
+        at = loop.body[makers[-1] if makers and makers[-1] >= max(reads, default=0) else end]
+        yield Edit(source, at, at, f"{ast.unparse(at)}\n{line}", "missing update", line)
 
 
-def forward_edits(source: Source, statement: ast.stmt, words: Iterable[str]) -> Iterator[Edit]:
-    """For a forward pass: another activation or one more, a term or a factor of recorded values."""
-    where, words = slots(source), list(words)
-    activations = ["np.tanh", *(f for f in ("sigmoid", "relu") if f in source.function.__globals__)]
-    activations = [a if "." in a or a in source.function.__globals__ else f"rl.ops.{a}" for a in activations]
-    if "rl" in source.function.__globals__:
-        activations += ["rl.ops.sigmoid"]
-    matrices = [f"{a} @ {b}" for a in words for b in words if b.startswith("self.")]
-    kinds = (ast.Name, ast.Subscript, ast.BinOp, ast.Call)
-    nodes = [n for head in _heads(statement) for n in ast.walk(head) if isinstance(n, kinds) and _is_value(n, where)]
-    for node in nodes:
-        inner = node.args[0] if isinstance(node, ast.Call) and len(node.args) == 1 else node
-        for name in activations:
-            text = f"{name}|{ast.unparse(node)}"
-            call = ast.Call(ast.parse(name, mode="eval").body, [inner], [])
-            yield Edit(source, statement, *where[id(node)], call, "activation", text)
-    for node in nodes:
-        for term in (*matrices, *words):
-            new = ast.BinOp(node, ast.Add(), ast.parse(term, mode="eval").body)
-            yield Edit(source, statement, *where[id(node)], new, "missing term", term)
+def _stores(statement: ast.stmt) -> list[ast.expr]:
+    targets = getattr(statement, "targets", ())
+    return [e for t in targets for e in (t.elts if isinstance(t, ast.Tuple) else [t])]
 
 
-def is_unpacking(statement: ast.stmt) -> bool:
-    """Whether a statement only gives names to what is there."""
-    kinds = (ast.Tuple, ast.Name, ast.expr_context, ast.Subscript, ast.Constant, ast.Attribute)
-    if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Tuple):
-        return False
-    return all(isinstance(n, kinds) for n in ast.walk(statement.value))
+# ---- expressions ------------------------------------------------------------------------------
 
 
-def updates(source: Source, loop: ast.For) -> Iterator[Edit]:
-    """An update that is missing at the end of a loop: `carried = new`, first of names that the loop only reads."""
-    stored = {n.id for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    read = {n.id for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    before = {n.id for n in ast.walk(source.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    still, unread = sorted((read & before) - stored - {ast.unparse(loop.target)}), sorted(stored - read)
-    texts = [(old, new) for old in (*still, *sorted(read & stored)) for new in sorted(stored) if new != old]
-    if 1 < len(unread) <= 3:
-        texts = [(", ".join(c), ", ".join(unread)) for c in permutations(still, len(unread))] + texts
-    end = loop.body[-1]
-    place = slots(source)[id(end)]
-    for old, new in texts:
-        line = ast.parse(f"{old} = {new}").body[0]
-        yield Edit(source, end, *place, [end, line], "missing update", f"{old} = {new}")
-
-
-def expression_edits(source: Source, statement: ast.stmt, words: Iterable[str] = ()) -> Iterator[Edit]:
-    """Every change of one node: an operand left out or exchanged, a sign, a transpose, brackets, an index.
-
-    `words` are texts of other operands; the smallest changes come first.
-    """
-    where = slots(source)
+def expression_edits(source: Source, statement: ast.stmt, constants: Iterable[str] = ()) -> Iterator[Edit]:
+    """Every change of one node by the rules below, the smallest first, and two names exchanged."""
     heads = _heads(statement)
-    nodes = [n for head in heads for n in ast.walk(head) if isinstance(n, ast.expr) and _is_value(n, where)]
-    seen: set[str] = set()
-    for kind, changes in (
-        ("left out", _children),
-        ("operator", _operators),
-        ("transpose", _transposes),
-        ("brackets", _brackets),
-        ("index", _neighbours),
-        ("option", _options),
-    ):
-        for node in nodes:
-            for new in changes(node):
-                edit = Edit(source, statement, *where[id(node)], new, kind, ast.unparse(node))
-                if (text := edit.mended()) not in seen:
-                    seen.add(text)
-                    yield edit
-    for edit in (*_exchanges(source, statement, heads, where), *_other_steps(source, statement, nodes, where)):
-        if (text := edit.mended()) not in seen:
-            seen.add(text)
-            yield edit
-    for node in nodes:
-        parent, _, _ = where[id(node)]
-        product = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.MatMult)
-        whole = product or (isinstance(parent, ast.Attribute) and parent.attr == "T")  # the operand of a matrix product
-        if (isinstance(node, ast.Name | ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Load)) or whole:
-            old = ast.unparse(node)
-            for text in words:
-                new = ast.parse(text, mode="eval").body
-                edit = Edit(source, statement, *where[id(node)], new, "another operand", f"{text}|{old}")
-                if text != old and (line := edit.mended()) not in seen:
-                    seen.add(line)
-                    yield edit
-
-
-def _is_value(node: ast.AST, where: Slots) -> bool:
-    """Not the name of a function or a module, which holds no number."""
-    parent, name, _ = where.get(id(node), (None, "func", None))
-    module = isinstance(node, ast.Name) and isinstance(parent, ast.Attribute) and parent.attr != "T"
-    return name != "func" and not module
-
-
-def _exchanges(source: Source, statement: ast.stmt, heads: list[ast.AST], where: Slots) -> Iterator[Edit]:
-    """Two names exchanged wherever they stand in the statement."""
-    for head in heads:
-        names = sorted({n.id for n in ast.walk(head) if isinstance(n, ast.Name)})
-        for a, b in combinations(names, 2) if len(names) <= 16 and id(head) in where else ():
-            new = _Renamed({a: b, b: a}).visit(copy.deepcopy(head))
-            yield Edit(source, statement, *where[id(head)], new, "exchanged", f"{a}|{b}")
-
-
-def returned_exchanges(source: Source, statement: ast.stmt) -> Iterator[Edit]:
-    """Two of the values that a function returns exchanged."""
-    if isinstance(statement, ast.Return) and statement.value is not None:
-        yield from _exchanges(source, statement, [statement.value], slots(source))
-
-
-class _Renamed(ast.NodeTransformer):
-    def __init__(self, names: dict[str, str]) -> None:
-        self.names = names
-
-    def visit_Name(self, node: ast.Name) -> ast.Name:
-        return ast.Name(self.names.get(node.id, node.id), node.ctx)
-
-
-def _other_steps(source: Source, statement: ast.stmt, nodes: list[ast.expr], where: Slots) -> Iterator[Edit]:
-    """An index by another loop's variable, where a number stands or another name."""
+    nodes = [n for head in heads for n in ast.walk(head) if isinstance(n, ast.expr | ast.Slice) and _value(source, n)]
     loops = [n.target for n in ast.walk(source.tree) if isinstance(n, ast.For | ast.comprehension)]
-    variables = sorted({n.id for target in loops for n in ast.walk(target) if isinstance(n, ast.Name)})
-    for node in nodes:
-        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Name | ast.Constant | ast.UnaryOp):
-            for name in variables:
-                new = ast.Subscript(node.value, ast.Name(name, ast.Load()), node.ctx)
-                yield Edit(source, statement, *where[id(node)], new, "index", ast.unparse(node))
+    steps = sorted({n.id for target in loops for n in ast.walk(target) if isinstance(n, ast.Name)})
+    found: list[tuple[str, ast.AST, str]] = [
+        (kind, node, text) for node in nodes for kind, text in (*_rules(node), *_indices(node, steps))
+    ]
+    order = ("left out", "sign", "operator", "missing factor", "transpose", "brackets", "index", "option")
+    found.sort(key=lambda row: order.index(row[0].partition("|")[0]))
+    numbers = [n for n in nodes if isinstance(n, ast.Constant) and type(n.value) in (int, float)]
+    found += [("another operand", n, c) for n in numbers for c in constants if c != ast.unparse(n)]
+    for head in heads:
+        texts = sorted({ast.unparse(n) for n in ast.walk(head) if isinstance(n, ast.Name) or _is_element(n)})
+        pairs = [
+            (a, b) for a, b in combinations(texts, 2) if a.partition("[")[0] == b.partition("[")[0] or "[" not in a + b
+        ]
+        for a, b in pairs if len(texts) <= 16 and id(head) in slots(source) else ():
+            new = _Exchanged({a: b, b: a}).visit(copy.deepcopy(head))
+            found.append((f"exchanged|{a} and {b}", head, ast.unparse(new)))
+    seen: set[str] = {one_line(statement)}
+    for kind, node, text in found:
+        kind, _, term = kind.partition("|")
+        edit = Edit(source, statement, node, text, kind, term or ast.unparse(node))
+        try:
+            line = edit.mended()
+        except (SyntaxError, ValueError):
+            continue
+        if line not in seen:
+            seen.add(line)
+            yield edit
+
+
+def operand_edits(source: Source, statement: ast.stmt, words: Iterable[str]) -> Iterator[Edit]:
+    """Another operand in the place of each: a name, an element, one side of a matrix product, an argument."""
+    words = list(words)
+    for node in (n for head in _heads(statement) for n in ast.walk(head) if isinstance(n, ast.expr)):
+        parent = slots(source).get(id(node), (None,))[0]
+        whole = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.MatMult)
+        whole |= isinstance(parent, ast.Attribute) and parent.attr == "T"
+        if _value(source, node) and (isinstance(node, OPERANDS) or whole) and not _is_stored(node):
+            old = ast.unparse(node)
+            yield from (Edit(source, statement, node, w, "another operand", old) for w in words if w != old)
 
 
 def factor_edits(source: Source, statement: ast.stmt, forms: Iterable[str]) -> Iterator[Edit]:
     """Each operand of the statement times each form."""
-    where, forms = slots(source), list(forms)
-    for head in _heads(statement):
-        for node in ast.walk(head):
-            if not isinstance(node, ast.Name | ast.Subscript | ast.Attribute | ast.BinOp | ast.Call):
-                continue
-            if _is_value(node, where) and not isinstance(getattr(node, "ctx", None), ast.Store):
-                for form in forms:
-                    new = ast.BinOp(node, ast.Mult(), ast.parse(form, mode="eval").body)
-                    yield Edit(source, statement, *where[id(node)], new, "missing factor", form)
+    forms = list(forms)
+    for node in (n for head in _heads(statement) for n in ast.walk(head)):
+        if isinstance(node, (*OPERANDS, ast.BinOp, ast.Call)) and _value(source, node) and not _is_stored(node):
+            old = ast.unparse(node)
+            yield from (Edit(source, statement, node, f"({old}) * {f}", "missing factor", f) for f in forms)
+
+
+def term_edits(source: Source, statement: ast.stmt, terms: Iterable[str]) -> Iterator[Edit]:
+    """Each operand of the statement plus each term."""
+    terms = list(terms)
+    for node in (n for head in _heads(statement) for n in ast.walk(head)):
+        if isinstance(node, (*OPERANDS, ast.BinOp, ast.Call)) and _value(source, node) and not _is_stored(node):
+            old = ast.unparse(node)
+            yield from (Edit(source, statement, node, f"({old}) + {t}", "missing term", t) for t in terms)
+
+
+def call_edits(source: Source, statement: ast.stmt, functions: Iterable[str], wrap: bool = False) -> Iterator[Edit]:
+    """Another of these functions wherever one is called; with `wrap` also one of them around a value or a call."""
+    functions = list(functions)
+    for head in (head for head in _heads(statement) if id(head) in slots(source)):
+        called = {ast.unparse(n.func) for n in ast.walk(head) if isinstance(n, ast.Call) and len(n.args) == 1}
+        for old, new in product(sorted(called), functions):
+            text = ast.unparse(_Exchanged({old: new}).visit(copy.deepcopy(head)))
+            if old != new:
+                yield Edit(source, statement, head, text, "another operand", ast.unparse(head))
+        for node in (n for n in ast.walk(head) if wrap and isinstance(n, (*OPERANDS, ast.BinOp, ast.Call))):
+            if _value(source, node):
+                inner = node.args[0] if isinstance(node, ast.Call) and len(node.args) == 1 else node
+                texts = [f"{f}({ast.unparse(inner)})" for f in functions]
+                yield from (Edit(source, statement, node, t, "another operand", ast.unparse(node)) for t in texts)
+
+
+class _Exchanged(ast.NodeTransformer):
+    def __init__(self, other: Mapping[str, str]) -> None:
+        self.other = {old: ast.parse(new, mode="eval").body for old, new in other.items()}
+
+    def visit(self, node: ast.AST) -> Any:
+        return self.other.get(ast.unparse(node)) or self.generic_visit(node)
+
+
+def _is_element(node: ast.AST) -> bool:
+    """`a["i"]`, `gates[2]`, `z[t]`: an element by one index."""
+    return isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant | ast.Name)
 
 
 def _heads(statement: ast.stmt) -> list[ast.AST]:
@@ -312,170 +287,164 @@ def _heads(statement: ast.stmt) -> list[ast.AST]:
         return []
     value = getattr(statement, "value", None)
     found: list[ast.AST] = [value] if isinstance(value, ast.expr) else []
-    targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
-    for target in targets:
+    for target in getattr(statement, "targets", None) or [getattr(statement, "target", None)]:
         found += [n.slice for n in ast.walk(target) if isinstance(n, ast.Subscript)] if target is not None else []
     return found
 
 
-def _children(node: ast.expr) -> Iterator[ast.expr]:
-    if isinstance(node, ast.BinOp):
-        yield from (node.left, node.right)
-    elif isinstance(node, ast.UnaryOp):
-        yield node.operand
-    elif isinstance(node, ast.Call):
-        yield from (a for a in node.args if not isinstance(a, ast.Starred))
-        if isinstance(node.func, ast.Attribute) and not (
-            isinstance(node.func.value, ast.Name) and node.func.value.id in ("np", "numpy", "self")
-        ):
-            yield node.func.value
-    elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Store):
-        yield node.value
-    elif isinstance(node, ast.IfExp):
-        yield from (node.body, node.orelse)
-    elif isinstance(node, ast.Attribute) and node.attr == "T":
-        yield node.value
-    elif isinstance(node, ast.Compare) and len(node.ops) == 1:
-        yield node.left
+def _value(source: Source, node: ast.AST) -> bool:
+    """Not the name of a function or a module, which holds no number."""
+    parent, name, _ = slots(source).get(id(node), (None, "func", None))
+    space = source.function.__globals__
+    module = isinstance(node, ast.Name) and (node.id == "self" or inspect.ismodule(space.get(node.id)))
+    return name != "func" and not (module and isinstance(parent, ast.Attribute))
 
 
-def _operators(node: ast.expr) -> Iterator[ast.expr]:
-    if isinstance(node, ast.BinOp):
-        if isinstance(node.op, ARITHMETIC):
-            for other in ARITHMETIC:
-                if not isinstance(node.op, other):
-                    yield ast.BinOp(node.left, other(), node.right)
-            if isinstance(node.op, ast.Sub | ast.Div):
-                yield ast.BinOp(node.right, node.op, node.left)
-        if isinstance(node.op, ast.MatMult):
-            yield ast.BinOp(node.right, node.op, node.left)
-        if isinstance(node.op, ast.Pow):
-            yield ast.BinOp(node.left, node.op, ast.Constant(3 if _is(node.right, 2) else 2))
-    if isinstance(node, ast.Name | ast.Subscript | ast.BinOp | ast.Call | ast.Attribute):
-        yield ast.UnaryOp(ast.USub(), node)
-    if isinstance(node, ast.Name | ast.Subscript | ast.Attribute | ast.Call):
-        yield ast.BinOp(node, ast.Pow(), ast.Constant(2))
-        yield ast.BinOp(ast.Constant(1), ast.Sub(), node)
-    if isinstance(node, ast.Compare) and len(node.ops) == 1:
-        for turned in (ast.Gt, ast.Lt):
-            if not isinstance(node.ops[0], turned):
-                yield ast.Compare(node.left, [turned()], node.comparators)
+def _is_stored(node: ast.AST) -> bool:
+    return isinstance(getattr(node, "ctx", None), ast.Store)
 
 
-def _transposes(node: ast.expr) -> Iterator[ast.expr]:
-    if isinstance(node, ast.Name | ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Store):
-        yield ast.Attribute(node, "T", ast.Load())
-
-
-def _brackets(node: ast.expr) -> Iterator[ast.expr]:
-    """(a + b) c for a + b c and the like: what stands before a sum's last product is taken into it, and back."""
-    if not isinstance(node, ast.BinOp):
+def _rules(node: ast.expr | ast.Slice) -> Iterator[Change]:
+    """What one expression could be instead."""
+    if isinstance(node, ast.Slice) or _is_stored(node):
         return
-    if isinstance(node.op, ast.Add | ast.Sub):
-        for here, other, right in ((node.right, node.left, True), (node.left, node.right, False)):
-            factors = _factors(here)
+    x = f"({ast.unparse(node)})"
+    if isinstance(node, ast.BinOp):
+        a, b, sign = f"({ast.unparse(node.left)})", f"({ast.unparse(node.right)})", OPERATORS.get(type(node.op), "+")
+        yield from (("left out", a), ("left out", b))
+        if sign in "+-*/":
+            signs = sign in "+-"
+            yield from (("sign" if signs and o in "+-" else "operator", f"{a} {o} {b}") for o in "+-*/" if o != sign)
+        if sign in "-/@":
+            yield "sign" if sign == "-" else "operator", f"{b} {sign} {a}"
+        if sign == "**":
+            yield "operator", f"{a} ** {3 if b == '(2)' else 2}"
+        yield from (("brackets", text) for text in _brackets(node, sign))
+    elif isinstance(node, ast.Call):
+        yield from (("left out", ast.unparse(arg)) for arg in node.args if not isinstance(arg, ast.Starred))
+        if isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) not in ("np", "numpy", "self"):
+            yield "left out", ast.unparse(node.func.value)
+        yield from (("option", ast.unparse(call)) for call in _options(node))
+        if len(node.args) == 1 and isinstance(inner := node.args[0], ast.BinOp) and type(inner.op) in OPERATORS:
+            f, sign = ast.unparse(node.func), OPERATORS[type(inner.op)]
+            yield "brackets", f"{f}({ast.unparse(inner.left)}) {sign} ({ast.unparse(inner.right)})"
+    elif isinstance(node, ast.IfExp):
+        yield from (("left out", ast.unparse(part)) for part in (node.body, node.orelse))
+    elif isinstance(node, ast.UnaryOp):
+        yield "left out", ast.unparse(node.operand)
+    elif isinstance(node, ast.Subscript) or (isinstance(node, ast.Attribute) and node.attr == "T"):
+        yield "left out", ast.unparse(node.value)
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+        a, b = ast.unparse(node.left), ast.unparse(node.comparators[0])
+        yield from (("left out", a), ("operator", f"({a}) > ({b})"), ("operator", f"({a}) < ({b})"))
+    if isinstance(node, (*OPERANDS, ast.BinOp, ast.Call)):
+        yield "sign", f"-{x}"
+    if isinstance(node, (*OPERANDS, ast.Call)):
+        yield from (("operator", f"{x} ** 2"), ("operator", f"1 - {x}"), ("operator", f"1 - {x} ** 2"))
+        text = ast.unparse(node)
+        yield from ((f"missing factor|(1 - {text})", f"{x} * (1 - {x})"), ("operator", f"({x} > 0)"))
+    if isinstance(node, OPERANDS):
+        yield from (("transpose", f"{x}.T"), ("index", f"{x}[::-1]"))
+        axes = ("axis=0", "axis=1", "axis=1, keepdims=True", "axis=(0, 1)")
+        yield from (("option", f"{x}.sum({axis})") for axis in axes)
+
+
+def _brackets(node: ast.BinOp, sign: str) -> Iterator[str]:
+    """(a + b) c for a + b c and back, f(a) b for f(a b), and a - (b - c) for a - b - c."""
+    a, b = f"({ast.unparse(node.left)})", f"({ast.unparse(node.right)})"
+    if sign in "+-":
+        for factors, right in ((_factors(node.right), True), (_factors(node.left), False)):
             for n in range(1, len(factors)):
                 for inside, outside in ((factors[:n], factors[n:]), (factors[n:], factors[:n])):
-                    part = _product(inside)
-                    total = ast.BinOp(other, node.op, part) if right else ast.BinOp(part, node.op, other)
-                    yield ast.BinOp(_product(outside), ast.Mult(), total)
-    if isinstance(node.op, ast.Mult):
+                    part, rest = " * ".join(inside), " * ".join(outside)
+                    yield f"{rest} * ({a} {sign} {part})" if right else f"{rest} * ({part} {sign} {b})"
+    if sign == "*":
         factors = _factors(node)
-        for n, factor in enumerate(factors):
+        for n, text in enumerate(factors):
+            factor = ast.parse(text, mode="eval").body
             if isinstance(factor, ast.BinOp) and isinstance(factor.op, ast.Add | ast.Sub):
-                rest = factors[:n] + factors[n + 1 :]
-                yield ast.BinOp(factor.left, factor.op, _product([factor.right, *rest]))
-                yield ast.BinOp(_product([factor.left, *rest]), factor.op, factor.right)
-    for inner, first in ((node.left, True), (node.right, False)):  # a op (b op c) and (a op b) op c
-        if isinstance(inner, ast.BinOp) and type(inner.op) is not type(node.op):
-            if first:
-                yield ast.BinOp(inner.left, inner.op, ast.BinOp(inner.right, node.op, node.right))
-            else:
-                yield ast.BinOp(ast.BinOp(node.left, node.op, inner.left), inner.op, inner.right)
+                c, d, inner = (
+                    f"({ast.unparse(factor.left)})",
+                    f"({ast.unparse(factor.right)})",
+                    OPERATORS[type(factor.op)],
+                )
+                rest = " * ".join(factors[:n] + factors[n + 1 :])
+                yield from (f"{c} {inner} {d} * {rest}", f"{c} * {rest} {inner} {d}")
+    for side, other, first in ((node.left, b, True), (node.right, a, False)):
+        if isinstance(side, ast.BinOp) and type(side.op) is not type(node.op) and type(side.op) in OPERATORS:
+            c, d, inner = f"({ast.unparse(side.left)})", f"({ast.unparse(side.right)})", OPERATORS[type(side.op)]
+            yield f"{c} {inner} ({d} {sign} {b})" if first else f"({a} {sign} {c}) {inner} {d}"
+        if isinstance(side, ast.Call) and len(side.args) == 1 and not side.keywords:
+            f, inner = ast.unparse(side.func), f"({ast.unparse(side.args[0])})"
+            yield f"{f}({inner} {sign} {other})" if first else f"{f}({other} {sign} {inner})"
 
 
-def _neighbours(node: ast.expr) -> Iterator[ast.expr]:
-    """The step before or after: t - 1 and t + 1 for t, an index or bound that is one off, a loop turned round."""
-    if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Slice | ast.Tuple):
-        for new in _near(node.slice):
-            yield ast.Subscript(node.value, new, node.ctx)
-    if isinstance(node, ast.Slice):
-        for name in ("lower", "upper"):
-            bound = getattr(node, name)
-            for new in [None, *(_near(bound) if bound is not None else [ast.Constant(1), ast.Constant(-1)])]:
-                if new is not bound:
-                    changed = ast.Slice(node.lower, node.upper, node.step)
-                    setattr(changed, name, new)
-                    yield changed
-        if isinstance(node.lower, ast.Constant) and node.upper is None:
-            yield ast.Slice(None, ast.UnaryOp(ast.USub(), node.lower), None)
-        if node.lower is None and isinstance(node.upper, ast.UnaryOp):
-            yield ast.Slice(node.upper.operand, None, None)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
-        for n, bound in enumerate(node.args):
-            for new in _near(bound):
-                yield ast.Call(node.func, [*node.args[:n], new, *node.args[n + 1 :]], [])
-        if len(node.args) == 2:
-            yield ast.Call(node.func, node.args[1:], [])
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("range", "zip", "enumerate"):
-        yield ast.Call(ast.Name("reversed", ast.Load()), [node], [])
-
-
-def _near(node: ast.expr) -> list[ast.expr]:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int):
-        return [ast.Constant(node.value + k) for k in (-1, 1, 2)]
-    if isinstance(node, ast.UnaryOp):
-        return [ast.Constant(0), ast.Constant(-2), node.operand]
-    one: list[ast.expr] = [ast.BinOp(node, op, ast.Constant(1)) for op in (ast.Sub(), ast.Add())]
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub) and _is(node.right, 1):
-        other = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
-        return [node.left, ast.BinOp(node.left, other, node.right), *one]
-    return one if isinstance(node, ast.Name | ast.BinOp | ast.Call) else []
-
-
-def _options(node: ast.expr) -> Iterator[ast.expr]:
-    """Another axis of a sum, or none."""
-    if isinstance(node, ast.Call):
-        for n, keyword in enumerate(node.keywords):
-            if keyword.arg == "axis":
-                rest = node.keywords[:n] + node.keywords[n + 1 :]
-                for text in ("0", "1", "-1", "(0, 1)"):
-                    value = ast.parse(text, mode="eval").body
-                    yield ast.Call(node.func, node.args, [*rest, ast.keyword("axis", value)])
-            elif keyword.arg != "out":
-                yield ast.Call(node.func, node.args, node.keywords[:n] + node.keywords[n + 1 :])
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ("mean", "sum"):
-            if not any(k.arg == "axis" for k in node.keywords):
-                for axis in (0, 1):
-                    one = [*node.keywords, ast.keyword("axis", ast.Constant(axis))]
-                    kept = [*one, ast.keyword("keepdims", ast.Constant(True))]
-                    yield from (ast.Call(node.func, node.args, given) for given in (one, kept))
-            other = ast.Attribute(node.func.value, "sum" if node.func.attr == "mean" else "mean", ast.Load())
-            yield ast.Call(other, node.args, node.keywords)
-    elif isinstance(node, ast.Name | ast.Subscript) and not isinstance(node.ctx, ast.Store):
-        for axis in (0, 1):
-            keywords = [ast.keyword("axis", ast.Constant(axis))]
-            yield ast.Call(ast.Attribute(node, "sum", ast.Load()), [], keywords)
-        keywords = [ast.keyword("axis", ast.Constant(1)), ast.keyword("keepdims", ast.Constant(True))]
-        yield ast.Call(ast.Attribute(node, "sum", ast.Load()), [], keywords)
-
-
-def _factors(node: ast.expr) -> list[ast.expr]:
+def _factors(node: ast.expr) -> list[str]:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         return _factors(node.left) + _factors(node.right)
-    return [node]
+    return [f"({ast.unparse(node)})"]
 
 
-def _product(factors: list[ast.expr]) -> ast.expr:
-    product = factors[0]
-    for factor in factors[1:]:
-        product = ast.BinOp(product, ast.Mult(), factor)
-    return product
+def _options(node: ast.Call) -> Iterator[ast.expr]:
+    """Another axis of a sum, or none; the sum for the mean."""
+    for n, keyword in enumerate(node.keywords):
+        rest = node.keywords[:n] + node.keywords[n + 1 :]
+        if keyword.arg != "out":
+            yield ast.Call(node.func, node.args, rest)
+        if keyword.arg == "axis":
+            for text in ("0", "1", "-1", "(0, 1)"):
+                value = ast.parse(text, mode="eval").body
+                yield ast.Call(node.func, node.args, [*rest, ast.keyword("axis", value)])
+    if isinstance(node.func, ast.Attribute) and node.func.attr in ("mean", "sum"):
+        other = ast.Attribute(node.func.value, "sum" if node.func.attr == "mean" else "mean", ast.Load())
+        yield ast.Call(other, node.args, node.keywords)
+        if not any(k.arg == "axis" for k in node.keywords):
+            for axis in (0, 1):
+                one = [*node.keywords, ast.keyword("axis", ast.Constant(axis))]
+                yield ast.Call(node.func, node.args, one)
+                yield ast.Call(node.func, node.args, [*one, ast.keyword("keepdims", ast.Constant(True))])
 
 
-def _is(node: ast.expr, value: int) -> bool:
-    return isinstance(node, ast.Constant) and node.value == value
+def _indices(node: ast.expr | ast.Slice, steps: list[str]) -> Iterator[Change]:
+    """The step before or after, another loop's variable, a bound that is one off, a loop turned round."""
+    if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Slice | ast.Tuple):
+        array = ast.unparse(node.value)
+        near = [*_near(node.slice), *(steps if isinstance(node.slice, ast.Name | ast.Constant | ast.UnaryOp) else ())]
+        yield from (("index", f"{array}[{index}]") for index in near)
+        if isinstance(node.value, ast.Subscript):  # x[t] for x[1:][t - 1]
+            array = ast.unparse(node.value.value)
+            yield from (("index", f"{array}[{index}]") for index in (ast.unparse(node.slice), *near))
+    if isinstance(node, ast.Slice):
+        low, high = (ast.unparse(b) if b else "" for b in (node.lower, node.upper))
+        step = f":{ast.unparse(node.step)}" if node.step else ""
+        yield from (
+            ("index", f"{new}:{high}{step}") for new in ("", *(_near(node.lower) if node.lower else ("1", "-1")))
+        )
+        yield from (
+            ("index", f"{low}:{new}{step}") for new in ("", *(_near(node.upper) if node.upper else ("1", "-1")))
+        )
+        if low and not high:
+            yield "index", f":-({low})"
+        if high.startswith("-") and not low:
+            yield "index", f"{high[1:]}:"
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("range", "zip", "enumerate"):
+        yield "index", f"reversed({ast.unparse(node)})"
+        arguments = [ast.unparse(a) for a in node.args]
+        for n, bound in enumerate(node.args if node.func.id == "range" else ()):
+            for new in _near(bound):
+                yield "index", f"range({', '.join([*arguments[:n], new, *arguments[n + 1 :]])})"
+        if node.func.id == "range" and len(arguments) == 2:
+            yield "index", f"range({arguments[1]})"
 
 
-def _loaded(target: ast.expr) -> ast.expr:
-    return ast.parse(ast.unparse(target), mode="eval").body
+def _near(node: ast.expr) -> list[str]:
+    x = ast.unparse(node)
+    if isinstance(node, ast.Constant):
+        return [str(node.value + k) for k in (-1, 1, 2)] if type(node.value) is int else []
+    if isinstance(node, ast.UnaryOp):
+        return ["0", "-2", x.lstrip("-")]
+    one = [f"{x} - 1", f"{x} + 1"]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub) and ast.unparse(node.right) == "1":
+        inner = ast.unparse(node.left)
+        return [inner, f"{inner} - 1", f"{inner} + 1", *one]
+    return one if isinstance(node, ast.Name | ast.BinOp | ast.Call) else []

@@ -1,4 +1,4 @@
-"""Probes: the learner's own backward pass, run with a hand on the values of its expressions."""
+"""Probes: the learner's own backward pass, run with a hand on the values of its expressions and names."""
 
 from __future__ import annotations
 
@@ -21,72 +21,127 @@ COMPREHENSIONS = (ast.ListComp, ast.GeneratorExp, ast.SetComp, ast.DictComp)
 
 @dataclass(eq=False)
 class Place:
-    """One expression whose value may be what is wrong: what a statement stores, returns or hands to a function."""
+    """One value that may be wrong: an expression's, or (`after`) that of a name once its statement has run.
+
+    before     a look at the names before the statement, where no value is changed
+    disturbs   how many numbers that are right depend on it; `all`, whether every wrong one does
+    """
 
     source: Source
     statement: ast.stmt
     node: ast.expr
-    disturbs: int = 0  # how many numbers that are right depend on it
+    after: bool = False
+    before: bool = False
+    disturbs: int = 0
+    all: bool = False
+
+    @property
+    def text(self) -> str:
+        return ast.unparse(self.node)
 
 
 @dataclass
 class Probe:
-    """What instrumented code calls with the value of each expression, in the order of the run.
+    """What instrumented code calls with each value, in the order of the run.
 
-    values   everything that was recorded, by expression and occurrence
+    values   everything that was recorded, by place and occurrence
     spaces   the local names at each occurrence, where asked for
-    add      by expression, an array for each occurrence that is added to its value
+    add      by place, an array for each occurrence that is added to its value
     """
 
     add: dict[int, list[Array]] = field(default_factory=dict)
     values: dict[int, list[Array]] = field(default_factory=lambda: defaultdict(list))
     spaces: dict[int, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     order: list[int] = field(default_factory=list)
-    single: int = 0  # the first expression whose value is of single precision
+    single: int = 0  # the first place whose value is of single precision
 
-    def __call__(self, n: int, value: Any, space: dict[str, Any] | None = None) -> Any:
+    def __call__(self, n: int, value: Any, space: dict[str, Any] | None = None, inside: bool = False) -> Any:
+        """The value, changed as asked; `inside` changes the array itself, for what other names hold too."""
         if not isinstance(value, np.ndarray | float) or np.asarray(value).dtype.kind not in "fb":
             return value
         self.single = self.single or (n if getattr(value, "dtype", None) == np.float32 else 0)
         k = len(self.values[n])
         if n in self.add and k < len(self.add[n]) and self.add[n][k].shape == np.shape(value):
-            value = value + self.add[n][k]
+            change = self.add[n][k]
+            value = np.add(value, change, out=value) if inside and isinstance(value, np.ndarray) else value + change
         self.values[n].append(np.array(value, float))
         self.order.append(n)
         if space is not None:  # as they are now: the frame goes on using the same dict and the same arrays
-            self.spaces[n].append({k: v.copy() if isinstance(v, np.ndarray) else v for k, v in space.items()})
+            self.spaces[n].append({k: _kept(v) for k, v in space.items()})
         return value
 
 
+def _kept(value: Any, depth: int = 2) -> Any:
+    """A copy of arrays, and of lists and dicts that a loop fills."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if depth and type(value) in (list, tuple):
+        return type(value)(_kept(v, depth - 1) for v in value)
+    if depth and type(value) is dict:
+        return {k: _kept(v, depth - 1) for k, v in value.items()}
+    return value
+
+
+def look(source: Source, statement: ast.stmt, before: bool = True) -> Place:
+    """A place that holds no value of the learner's: for the names before or after a statement."""
+    return Place(source, statement, ast.Constant(0.0), not before, before)
+
+
 def places(source: Source) -> list[Place]:
-    """The places of a function: the values of its statements, each element of a tuple, each argument of a call."""
+    """What statements store, return and hand to functions, and the names that hold it afterwards."""
     found = []
     for statement in source.statements:
         value = getattr(statement, "value", None)
         if isinstance(value, ast.expr):
             found += [Place(source, statement, node) for node in _elements(value)]
+        found += [Place(source, statement, node, after=True) for node in _stored(statement)]
     return found
 
 
 def _elements(node: ast.expr) -> Iterator[ast.expr]:
     if isinstance(node, ast.Call):
         yield node
-        inside = [a for a in node.args] + [k.value for k in node.keywords if k.arg != "out"]
+        inside = [*node.args, *(k.value for k in node.keywords if k.arg != "out")]
     elif isinstance(node, COMPREHENSIONS):
         inside = [node.value if isinstance(node, ast.DictComp) else node.elt]
         inside += [g.iter for g in node.generators if isinstance(g.iter, ast.Call | ast.Tuple)]
+    elif isinstance(node, ast.IfExp):
+        inside = [node.body, node.orelse]
+    elif isinstance(node, ast.Dict):
+        inside = list(node.values)
     elif isinstance(node, CONTAINERS):
         inside = [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.expr)]
-        if isinstance(node, ast.IfExp):
-            inside = [node.body, node.orelse]
-        elif isinstance(node, ast.Dict):
-            inside = list(node.values)
     else:
         yield node
         inside = [n for n in ast.walk(node) if isinstance(n, (*COMPREHENSIONS, ast.Call)) and n is not node]
     for child in inside:
         if not isinstance(child, ast.Constant):
             yield from _elements(child)
+
+
+def _stored(statement: ast.stmt) -> Iterator[ast.expr]:
+    """The names whose value after a statement is not one of its expressions: unpacked, changed in part, `out=`."""
+    if isinstance(statement, ast.For):
+        targets: list[ast.expr] = [statement.target]
+    elif isinstance(statement, ast.Assign):
+        targets = [t for t in statement.targets if isinstance(t, ast.Tuple | ast.Subscript)]
+    elif isinstance(statement, ast.AugAssign):
+        whole = isinstance(statement.op, ast.Add | ast.Sub) and isinstance(statement.target, ast.Name)
+        targets = [] if whole and not isinstance(statement.value, ast.Constant) else [statement.target]
+    elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        targets = [k.value for k in statement.value.keywords if k.arg == "out"]
+        targets += statement.value.args[:1] if ast.unparse(statement.value.func).endswith(".at") else []
+    else:
+        return
+    seen: set[str] = set()
+    for target in targets:
+        nodes = target.elts if isinstance(target, ast.Tuple) else [target]
+        for node in nodes:
+            while isinstance(node, ast.Subscript) and not isinstance(statement, ast.Expr):
+                node = node.value
+            if isinstance(node, ast.Name | ast.Subscript) and ast.unparse(node) not in seen:
+                seen.add(ast.unparse(node))
+                yield ast.parse(ast.unparse(node), mode="eval").body
 
 
 def parts(node: ast.expr) -> list[ast.expr]:
@@ -99,20 +154,38 @@ def parts(node: ast.expr) -> list[ast.expr]:
     return found
 
 
-def instrumented(source: Source, nodes: Sequence[ast.expr], local_names: bool = False) -> tuple[Source, Any]:
-    """The function's code with a probe around each of these expressions, numbered by their id."""
-    wrapped = {id(node): id(node) for node in nodes}
+def instrumented(
+    source: Source, chosen: Sequence[Place], inner: Sequence[ast.expr] = (), local_names: bool = False
+) -> tuple[Source, Any]:
+    """The function's code with a probe at each of these places, numbered by the id of their node, and of `inner`."""
+    wrapped = {id(p.node) for p in chosen if not (p.after or p.before)} | {id(node) for node in inner}
+    behind: dict[int, list[Place]] = defaultdict(list)
+    for place in chosen:
+        if place.after or place.before:
+            behind[id(place.statement)].append(place)
+
+    def call(key: int, value: ast.expr, inside: bool = False) -> ast.Call:
+        names = ast.Call(ast.Name("locals", ast.Load()), [], []) if local_names else ast.Constant(None)
+        return ast.Call(ast.Name(PROBE, ast.Load()), [ast.Constant(key), value, names, ast.Constant(inside)], [])
 
     class Wrap(ast.NodeTransformer):
         def visit(self, node: ast.AST) -> Any:
-            key = wrapped.get(id(node))
             plain = ast.NodeTransformer.generic_visit(self, _shallow(node))
-            if key is None or not isinstance(plain, ast.expr):
+            if id(node) in wrapped and isinstance(plain, ast.expr):
+                return call(id(node), plain)
+            lines: list[ast.stmt] = []
+            for place in behind.get(id(node), ()):
+                unpacks = isinstance(node, ast.For) or (
+                    isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
+                )
+                value = call(id(place.node), place.node, inside=not unpacks)
+                line = ast.Assign([ast.Name(place.text, ast.Store())], value) if unpacks else ast.Expr(value)
+                lines.append(ast.copy_location(line, place.statement))
+            if isinstance(plain, ast.For) and not any(p.before for p in behind.get(id(node), ())):
+                plain.body = [*lines, *plain.body]
                 return plain
-            arguments: list[ast.expr] = [ast.Constant(key), plain]
-            if local_names:
-                arguments.append(ast.Call(ast.Name("locals", ast.Load()), [], []))
-            return ast.Call(ast.Name(PROBE, ast.Load()), arguments, [])
+            before = any(place.before for place in behind.get(id(node), ()))
+            return ([*lines, plain] if before else [plain, *lines]) if lines else plain
 
     return source, source.compiled(ast.fix_missing_locations(Wrap().visit(source.tree)))
 

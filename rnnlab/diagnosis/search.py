@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,35 +15,42 @@ import numpy as np
 from rnnlab.case import LOSS, Arrays, Case, derivative
 from rnnlab.diagnosis.edits import (
     Edit,
+    call_edits,
     copies,
     expression_edits,
     factor_edits,
-    forward_edits,
-    is_unpacking,
-    renamed_calls,
-    returned_exchanges,
+    operand_edits,
     slots,
     statement_edits,
+    term_edits,
     updates,
 )
-from rnnlab.diagnosis.locate import SAME, Target, directions, pushed_down, suspects, targets
-from rnnlab.diagnosis.probe import PROBE, Place, Probe, instrumented, places
+from rnnlab.diagnosis.locate import SAME, Target, directions, pushed_down, recorded, suspects, targets
+from rnnlab.diagnosis.probe import PROBE, Place, Probe, instrumented, look, places
 from rnnlab.diagnosis.source import Source, running
-from rnnlab.diagnosis.terms import FORMS, readings, vocabulary
+from rnnlab.diagnosis.terms import (
+    FORMS,
+    Values,
+    bracketed,
+    counts,
+    formed,
+    guesses,
+    plain_words,
+    readings,
+    vocabulary,
+    whole_words,
+)
 from rnnlab.diagnosis.words import sentence
 from rnnlab.ops import Array
 
 SHARE = 0.08  # of the wrong numbers that an edit has to mend, to be one mistake of several
 MOST_RUNS = 3000  # of the learner's code in one search: a number of runs, so that the answer is the same everywhere
-GIVES_NAMES = (
-    "exchanged",
-    "another operand",
-    "index",
-    "left out",
-    "missing term",
-    "activation",
-)  # what can be wrong with `h, c = prev`
+GIVES_NAMES = ("exchanged", "another operand", "index", "left out", "missing term")  # wrong in `h, c = prev`
+DOUBLE = 1e-9  # what the rounding of double precision leaves
+MOST_PAIRS = 6  # of places that are looked at closely
 FLOOR = 1e-5  # an array is measured against at least this share of the largest gradient
+UNKNOWN = "_rnnlab_word_"  # stands for another operand
+HEADS = (ast.For, ast.If, ast.While)
 
 
 @dataclass
@@ -142,6 +149,9 @@ class Search:
         self.partial: Repair | None = None
         self.located: Target | None = None
         self.reached: list[Place] = []
+        trees = [n for s in functions for n in ast.walk(s.tree)]
+        numbers = {ast.unparse(n) for n in trees if isinstance(n, ast.Constant) and type(n.value) in (int, float)}
+        self.constants = sorted(numbers | {"0", "1"})
 
     # ---- running -------------------------------------------------------------------------------
 
@@ -149,10 +159,14 @@ class Search:
         """One record of the forward pass for all runs; None where a backward pass uses it up."""
         with contextlib.suppress(Exception):
             self.record = record = self.case.record()
+            _freeze(record)  # no edit may spoil it for the next one
             self.claims = {n: np.array(g) / self.scale for n, g in self.case.back(record, self.scale).items()}
             first, second = self.goal.vector(self.claims), self.run([])
             if second is not None and np.array_equal(first, second):
                 return record
+        self.record = None
+        with contextlib.suppress(Exception):  # it uses up its record, or writes in it: a new one for each run
+            self.claims = {n: np.array(g) / self.scale for n, g in self.case.claims(self.scale).items()}
         return None
 
     def run(self, codes: Sequence[Any], names: dict[str, Any] | None = None) -> Array | None:
@@ -172,7 +186,7 @@ class Search:
         with np.errstate(invalid="ignore"):
             return np.asarray(~(np.abs(claims - self.goal.exact) <= SAME))
 
-    def tried(self, edits: Iterable[Edit], most: int = 800) -> Repair | None:
+    def tried(self, edits: Iterable[Edit], most: int = MOST_RUNS) -> Repair | None:
         """The first of so many edits after which everything is right, here and on fresh numbers."""
         before, start = self.wrong(self.claimed), self.runs
         enough = (1 - SHARE) * before.sum()
@@ -182,8 +196,7 @@ class Search:
             if is_unpacking(edit.statement) and edit.kind not in GIVES_NAMES:
                 continue
             try:
-                with edit.made():
-                    code = edit.source.compiled(edit.source.tree)
+                code = edit.compiled()
             except (SyntaxError, ValueError, TypeError):
                 continue
             claims = self.run([(edit.source, code)])
@@ -208,204 +221,250 @@ class Search:
 
     def repair(self) -> Repair | None:
         """An edit that makes every gradient right, or None; then `partial` and `located` say how far it got."""
-        self.partial, self.located, self.reached = None, None, []
+        self.partial, self.located, self.reached, self.runs = None, None, [], 0
         claimed = self.run([])
-        if claimed is None:
-            return self._raises()
-        self.claimed = claimed
-        for stage in (self._whole_lines, self._where_it_must_be, self._where_it_may_be):
-            if found := stage():
+        self.claimed = self.goal.vector({}) if claimed is None else claimed
+        for stage in (self._raising,) if claimed is None else (self._whole_lines, self._solved, self._unsolved):
+            if found := self.tried(stage()):
                 return found
         return None
 
-    def _pairs(self) -> list[tuple[Source, ast.stmt]]:
-        return [(s, statement) for s in self.functions for statement in s.statements]
+    def _pairs(self, heads: bool | None = None) -> list[tuple[Source, ast.stmt]]:
+        every = [(s, statement) for s in self.functions for statement in s.statements]
+        return [pair for pair in every if heads is None or isinstance(pair[1], HEADS) == heads]
 
-    def single(self) -> Place | None:
-        """The first place whose value is of single precision."""
-        every = [place for source in self.functions for place in places(source)]
-        probe = Probe()
-        self.run([instrumented(s, [p.node for p in every if p.source is s]) for s in self.functions], {PROBE: probe})
-        return next((p for p in every if id(p.node) == probe.single), None)
-
-    def _raises(self) -> Repair | None:
+    def _raising(self) -> Iterator[Edit]:
         """The backward pass does not come to its end: an array that must not be changed, a name, a shape."""
-        self.claimed = self.goal.vector({})
+        yield from (e for pair in self._pairs() for e in statement_edits(*pair) if e.kind == "in place")
+        yield from (e for source in self.functions for e in copies(source))
         names = [f"self.{name}" for name in self.case.inputs if name.isidentifier()]
-        found = self.tried(edit for pair in self._pairs() for edit in statement_edits(*pair) if edit.kind == "in place")
-        found = found or self.tried(edit for s in self.functions for edit in copies(s))
-        return found or self.tried(edit for pair in self._pairs() for edit in expression_edits(*pair, names))
+        for pair in self._pairs():
+            yield from (*expression_edits(*pair), *operand_edits(*pair, names))
 
-    def _whole_lines(self) -> Repair | None:
+    def _whole_lines(self) -> Iterator[Edit]:
         """= for +=, a line too many, a loop that ends early, an update that is missing."""
-        simple = [p for p in self._pairs() if not isinstance(p[1], ast.For | ast.If)]
-        heads = [p for p in self._pairs() if isinstance(p[1], ast.For | ast.If)]
-        found = self.tried(edit for pair in simple for edit in statement_edits(*pair))
-        found = found or self.tried(edit for pair in heads for edit in expression_edits(*pair))
-        found = found or self.tried(edit for pair in simple for edit in returned_exchanges(*pair))
-        found = found or self.tried(edit for pair in heads for edit in statement_edits(*pair))
-        loops = [(s, statement) for s, statement in heads if isinstance(statement, ast.For)]
-        return found or self.tried(edit for s, loop in loops for edit in updates(s, loop))
+        for heads in (False, True):
+            yield from (e for pair in self._pairs(heads) for e in statement_edits(*pair))
+            if heads:
+                yield from (e for pair in self._pairs(True) for e in expression_edits(*pair, self.constants))
+            else:
+                returns = [pair for pair in self._pairs(False) if isinstance(pair[1], ast.Return)]
+                yield from (e for pair in returns for e in expression_edits(*pair) if e.kind == "exchanged")
+        for source, loop in self._pairs(True):
+            if isinstance(loop, ast.For):
+                space = self._names(look(source, loop.body[-1], before=False))
+                words = {w: v[0] for w, v in plain_words(vocabulary(source, [space])).items()}
+                yield from updates(source, loop, words)
 
-    def _where_it_must_be(self) -> Repair | None:
+    def _names(self, place: Place) -> dict[str, Any]:
+        """The local names at a place, the first time."""
+        return next(iter(recorded(self.run, [place], True).spaces[id(place.node)]), {})
+
+    def _solved(self) -> Iterator[Edit]:
         """The places of which one change mends everything: edits of their lines, then what the numbers say."""
         self.reached = suspects(self.run, self.functions, self.claimed, self.wrong(self.claimed))
-        moves = [d for place in self.reached if (d := directions(self.run, place, self.claimed)) is not None]
+        chosen = [place for place in self.reached if place.all]
+        moves = [d for place in chosen if (d := directions(self.run, place, self.claimed)) is not None]
         aims = [aim for d in moves for aim in targets(self.run, [d], self.claimed, self.goal.exact)]
         aims.sort(key=lambda aim: (is_unpacking(aim.place.statement), not aim.sure))
-        self.located = next((aim for aim in aims if aim.sure and not isinstance(aim.place.node, ast.Name)), None)
-        found = self.tried(edit for aim in aims for edit in self._fitting(aim.place, aim.spaces, aim.fits))
-        found = found or self.tried(self._read([aim for aim in aims if aim.sure]))
-        return found or self.tried(self._read([aim for aim in aims if not aim.sure]))
+        self.located = min(reversed(aims), key=_unlikely, default=None)
+        self.runs = 0
+        yield from (edit for aim in aims for edit in self._fitting(aim))
+        yield from (edit for aim in aims for edit in self._other_words(aim, ("{}",)))
+        yield from self._read([aim for aim in aims if aim.sure])
+        yield from self._read([aim for aim in aims if not aim.sure])
+        yield from (edit for aim in aims for edit in self._other_words(aim, FORMS[:4]))
 
-    def _fitting(
-        self, place: Place, spaces: Sequence[Any], fits: Callable[[list[Any]], bool], rich: bool = False
-    ) -> Iterator[Edit]:
-        """The edits of an expression after which its value fits, computed from the names that it had there.
+    def _fitting(self, aim: Target) -> Iterator[Edit]:
+        """The edits of an expression after which its value fits, computed from the names that it had there."""
+        source, statement, node = aim.place.source, aim.place.statement, aim.place.node
+        if aim.place.after:
+            yield from expression_edits(source, statement, self.constants)
+            return
+        inside = {id(n) for n in ast.walk(node)}
+        for edit in expression_edits(source, statement, self.constants):
+            if id(edit.node) in inside:
+                with edit.made():
+                    code = self._code(aim)
+                if self._fits(aim, code):
+                    yield edit
 
-        `rich` are the edits that take another operand or one more factor from all names.
-        """
-        source, statement, known = place.source, place.statement, slots(place.source)
-        where, inside = known[id(place.node)], {id(n) for n in ast.walk(place.node)}
-        edits = expression_edits(source, statement)
-        if rich:
-            words = _plain(vocabulary(source, spaces))
-            forms = [form.format(w) for form in FORMS[:4] for w in words]
-            edits = itertools.chain(
-                edits, factor_edits(source, statement, forms), expression_edits(source, statement, words)
-            )
-        for edit in edits:
-            if id(edit.old) not in inside:
+    def _code(self, aim: Target) -> Any:
+        """The place's expression as the tree reads now."""
+        parent, name, index = slots(aim.place.source)[id(aim.place.node)]
+        new = getattr(parent, name) if index is None else getattr(parent, name)[index]
+        return compile(ast.fix_missing_locations(ast.Expression(_copied(new))), "", "eval")
+
+    def _fits(self, aim: Target, code: Any, words: Sequence[dict[str, Any]] = ()) -> bool:
+        """Whether the gradients would be right with this code in the place of the expression."""
+        try:
+            spaces = zip(aim.spaces, words or [{}] * len(aim.spaces), strict=True)
+            names = aim.place.source.function.__globals__
+            return aim.fits([eval(code, {**names, **space, **more}) for space, more in spaces])
+        except Exception:  # an edit may raise anything
+            return False
+
+    def _other_words(self, aim: Target, forms: Sequence[str]) -> Iterator[Edit]:
+        """Another operand from all that has a name there, or (forms) one more factor."""
+        if aim.place.after:
+            return
+        source, statement, inside = aim.place.source, aim.place.statement, {id(n) for n in ast.walk(aim.place.node)}
+        words = plain_words(vocabulary(source, aim.spaces))
+        edits = operand_edits if len(forms) == 1 else factor_edits
+        for hole in edits(source, statement, [UNKNOWN]):
+            if id(hole.node) not in inside:
                 continue
-            with edit.made():
-                node = getattr(where[0], where[1])
-                node = node if where[2] is None else node[where[2]]
-                try:
-                    code = compile(ast.Expression(node), "", "eval")
-                    values = [eval(code, source.function.__globals__, dict(space)) for space in spaces]
-                except Exception:  # an edit may raise anything
-                    continue
-            if all(isinstance(v, np.ndarray | float) for v in values) and fits(values):
-                yield edit
+            with hole.made():
+                code = self._code(aim)
+            for form, (word, values) in itertools.product(forms, words.items()):
+                if self._fits(aim, code, [{UNKNOWN: formed(form, v)} for v in values]):
+                    text = bracketed(form.format(word))
+                    new, term = (part.replace(UNKNOWN, text) for part in (hole.text, hole.term))
+                    yield replace(hole, text=new, term=term)
 
-    def _shares(self, place: Place) -> Iterator[Edit]:
-        """Edits of what is added to one gradient at every step, so that the sum over the steps is right."""
-        key, probe = id(place.node), Probe()
-        code = instrumented(place.source, [place.node], local_names=True)
-        self.run([code], {PROBE: probe})
-        sizes = {v.size for v in probe.values[key]}
-        wrong = self.goal.names(self.wrong(self.claimed))
-        names = [n for n in wrong if {int(np.prod(self.goal.shapes[n]))} == sizes]
-        rng = np.random.default_rng(2)
-        for name in names:
-            part = self.goal.slices[name]
-            noise = [rng.normal(size=v.shape) for v in probe.values[key]]
-            moved = self.run([code], {PROBE: Probe({key: noise})})
-            added = np.ravel(np.sum(noise, axis=0)) / self.goal.sizes[name]
-            if moved is not None and np.abs((moved - self.claimed)[part] - added).max() < 1e-9:
-                total = np.ravel(np.sum(probe.values[key], axis=0)) / self.goal.sizes[name]
-                total = total + (self.goal.exact - self.claimed)[part]
+    def _reworded(self, place: Place, words: Values) -> Iterator[Edit]:
+        """Other operands and one more factor, from all that has a name there."""
+        texts = list(plain_words(words))
+        yield from operand_edits(place.source, place.statement, texts)
+        yield from factor_edits(place.source, place.statement, [f.format(w) for f in FORMS[:4] for w in texts])
 
-                def fits(values: list[Any], total: Array = total, name: str = name) -> bool:
-                    size = self.goal.sizes[name]
-                    if any(np.size(v) != len(total) for v in values):
-                        return False
-                    return bool(np.abs(np.ravel(sum(values)) / size - total).max() < SAME)
-
-                yield from self._fitting(place, probe.spaces[key], fits, rich=True)
-
-    def two(self) -> Repair | None:
-        """Two places that together make everything right; then `partial` mends one of them."""
-        wrong = self.wrong(self.claimed)
-        reached = suspects(self.run, self.functions, self.claimed, wrong, every=False)
-        moves = [d for place in reached if (d := directions(self.run, place, self.claimed)) is not None]
-        for pair in itertools.combinations(moves, 2):
-            if pair[0].place.statement is not pair[1].place.statement:
-                for aim in targets(self.run, pair, self.claimed, self.goal.exact):
-                    self.located = self.located or aim
-                    self.tried(self._read([aim]), 100)
-                if self.partial is not None:
-                    return None
-        return None
-
-    def _where_it_may_be(self) -> Repair | None:
-        """The lines that reach everything that is wrong, where the numbers do not say what they should have been."""
-        nearest = sorted(self.reached, key=lambda p: (is_unpacking(p.statement), p.disturbs, _is_buffer(p)))
+    def _unsolved(self) -> Iterator[Edit]:
+        """The lines that reach what is wrong, where the numbers do not say what they should have been."""
+        self.runs = 0
+        nearest = sorted(self.reached, key=lambda p: (not p.all, is_unpacking(p.statement), p.disturbs, _is_buffer(p)))
         lines = {id(p.statement): p for p in reversed(nearest)}
         lines = dict(reversed(lines.items()))
-        found = self.tried(edit for place in nearest for edit in self._shares(place))
-        found = found or self.tried(e for p in lines.values() for e in expression_edits(p.source, p.statement))
-        if found or self.located is not None:
-            return found
-        return self.tried((e for p in lines.values() for e in self._reworded(p)), 600)
-
-    def forward(self) -> Repair | None:
-        """What a forward pass lacks: an activation, a term."""
-
-        def edits() -> Iterator[Edit]:
-            for source, statement in self._pairs():
-                if isinstance(value := getattr(statement, "value", None), ast.expr):
-                    code, probe = instrumented(source, list(_first_values(value)), local_names=True), Probe()
-                    self.run([code], {PROBE: probe})
-                    if spaces := next((s for s in probe.spaces.values() if s), None):
-                        words = _plain(w for w, v in vocabulary(source, spaces[:1]).items() if w[-1:] != "b")
-                        yield from forward_edits(source, statement, words)
-
-        self.runs = 0
-        first, second = itertools.tee(edits())
-        found = self.tried((e for e in first if e.kind == "activation"), MOST_RUNS)
-        return found or self.tried((e for e in second if e.kind != "activation"), MOST_RUNS)
-
-    def anywhere(self) -> Repair | None:
-        """Every other line."""
-        known = {id(p.statement) for p in self.reached}
-        rest = [p for p in self._pairs() if id(p[1]) not in known and not isinstance(p[1], ast.For | ast.If)]
-        return self.tried(edit for pair in rest for edit in expression_edits(*pair))
+        yield from (e for p in lines.values() for e in expression_edits(p.source, p.statement, self.constants))
+        rest = [pair for pair in self._pairs(False) if id(pair[1]) not in lines]
+        yield from (edit for pair in rest for edit in expression_edits(*pair, self.constants))
+        if self.located is None:
+            for p in lines.values():
+                spaces = recorded(self.run, [p], True).spaces[id(p.node)]
+                yield from self._reworded(p, vocabulary(p.source, spaces)) if spaces else ()
 
     def _read(self, aims: Sequence[Target]) -> Iterator[Edit]:
         """The edits that the numbers suggest: of an expression that is wrong, or of one of its parts.
 
         The shortest come first, and those that take their names from the line itself.
         """
-        found: list[tuple[int, int, Edit]] = []
-        for aim in aims[:12]:
-            source, statement = aim.place.source, aim.place.statement
-            words, where = vocabulary(source, aim.spaces), slots(source)
+        found: list[tuple[int, int, int, Edit]] = []
+        for n, aim in enumerate(aims[-12:]):
+            source, statement, after = aim.place.source, aim.place.statement, aim.place.after
+            words, whole = vocabulary(source, aim.spaces), counts(aim.spaces)
             here = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}
             for node, claimed, exact in pushed_down(aim):
                 known = [
                     np.broadcast_to(k, e.shape) if k.size == 1 else k for k, e in zip(aim.known, exact, strict=True)
                 ]
-                if any(k.shape != e.shape for k, e in zip(known, exact, strict=True)):
-                    continue
-                for text, kind, term in readings(ast.unparse(node), claimed, exact, known, words):
+                given = ast.unparse(node), claimed, exact
+                found_here = readings(*given, known, words, whole)
+                if node is aim.place.node and not all(k.all() for k in known):
+                    found_here = itertools.chain(found_here, guesses(*given, aim.seen(), words, whole))
+                for text, kind, term in found_here:
                     new = ast.parse(text, mode="eval").body
                     foreign = {n.id for n in ast.walk(new) if isinstance(n, ast.Name)} - here
                     size = sum(1 for _ in ast.walk(new)) + 8 * len(foreign)
                     if kind in ("sign", "scale", "missing factor", "missing term"):  # what is there stays
                         size -= sum(1 for _ in ast.walk(node))
-                    size += 30 * is_unpacking(statement)
-                    found.append((size, len(found), Edit(source, statement, *where[id(node)], new, kind, term)))
-        yield from (edit for *_, edit in sorted(found, key=lambda row: row[:2]))
+                    name = isinstance(node, ast.Name)  # its line is another one
+                    size += (
+                        30 * is_unpacking(statement) + 20 * after + 40 * name + 6 * (kind == "scale" and not foreign)
+                    )
+                    edit = _next_line(aim.place, text) if after else Edit(source, statement, node, text, kind, term)
+                    edit.term = ast.unparse(node) if kind == "another operand" and not after else edit.term
+                    found.append((size, -n, len(found), edit))
+        yield from (edit for *_, edit in sorted(found, key=lambda row: row[:3]))
+        yield from (edit for aim in aims if aim.sure for edit in self._one_entry(aim))
 
-    def _reworded(self, place: Place) -> Iterator[Edit]:
-        """Other operands and one more factor, from all that has a name there."""
-        code, probe = instrumented(place.source, [place.node], local_names=True), Probe()
-        self.run([code], {PROBE: probe})
-        spaces = probe.spaces[id(place.node)]
-        if spaces:
-            words, inside = _plain(vocabulary(place.source, spaces)), {id(n) for n in ast.walk(place.node)}
-            edits = itertools.chain(
-                expression_edits(place.source, place.statement, words),
-                factor_edits(place.source, place.statement, [f.format(w) for f in FORMS[:2] for w in words]),
+    def _one_entry(self, aim: Target) -> Iterator[Edit]:
+        """A 1 that is not subtracted from the entry of the class (or added to it)."""
+        place = aim.place
+        if isinstance(place.statement, ast.Assign) and isinstance(place.statement.targets[0], ast.Name):
+            name = place.statement.targets[0].id
+            for word in whole_words(place.source, aim.spaces[0]):
+                for index in (word, f"np.arange(len({word})), {word}"):
+                    for line in (f"{name}[{index}] -= 1", f"{name}[{index}] += 1"):
+                        text = f"{ast.unparse(place.statement)}\n{line}"
+                        yield Edit(place.source, place.statement, place.statement, text, "missing line", line)
+
+    def single(self) -> Place | None:
+        """The first place whose value is of single precision."""
+        every = [place for source in self.functions for place in places(source)]
+        probe = recorded(self.run, every)
+        return next((p for p in every if id(p.node) == probe.single), None)
+
+    def in_double(self, place: Place) -> str | None:
+        """The statement of this place without what makes it single."""
+        for edit in expression_edits(place.source, place.statement):
+            claims = self.run([(edit.source, edit.compiled())])
+            if claims is not None and np.abs(claims - self.goal.exact).max() < DOUBLE:
+                return edit.mended()
+        return None
+
+    # ---- several, and forward passes -----------------------------------------------------------
+
+    def two(self) -> None:
+        """Two places that together make everything right; then `partial` mends one of them."""
+        wrong = self.wrong(self.claimed)
+        self.runs = solved = 0
+        reached = self.reached or suspects(self.run, self.functions, self.claimed, wrong)
+        moves = [d for place in reached if (d := directions(self.run, place, self.claimed)) is not None]
+        for pair in itertools.combinations(moves, 2):
+            if pair[0].place.statement is not pair[1].place.statement:
+                aims = targets(self.run, pair, self.claimed, self.goal.exact)
+                solved += bool(aims)
+                for aim in aims:
+                    self.located = self.located or aim
+                    self.tried(itertools.chain(self._fitting(aim), self._read([aim])), 100)
+                if self.partial is not None or solved == MOST_PAIRS:
+                    return
+
+    def forward(self) -> Repair | None:
+        """What a forward pass lacks: an activation, a term."""
+        self.runs = 0
+        rows = []
+        for source, statement in self._pairs(False):
+            words = vocabulary(source, [self._names(look(source, statement))])
+            rows.append((source, statement, list(plain_words(words))))
+        functions = ("np.tanh", "sigmoid", "relu", "rl.ops.sigmoid", "rl.ops.relu")
+        calls = (e for source, statement, _ in rows for e in call_edits(source, statement, functions, wrap=True))
+        terms = (
+            e
+            for source, statement, words in rows
+            for e in term_edits(
+                source, statement, [f"{a} @ {b}" for a in words for b in words if b.startswith("self.")] + words
             )
-            yield from (edit for edit in edits if id(edit.old) in inside)
+        )
+        return self.tried(calls) or self.tried(terms)
 
 
-def _plain(words: Iterable[str]) -> list[str]:
-    """The names, elements and attributes among these texts."""
-    kinds = (ast.Name, ast.Subscript, ast.Attribute)
-    return [w for w in words if isinstance(ast.parse(w, mode="eval").body, kinds)]
+def _copied(node: ast.expr) -> ast.expr:
+    return ast.parse(ast.unparse(node), mode="eval").body
+
+
+def _freeze(thing: Any, depth: int = 6) -> None:
+    """Every array within is read-only from here on."""
+    if isinstance(thing, np.ndarray):
+        thing.flags.writeable = False
+    elif depth and isinstance(thing, tuple | list | dict):
+        for element in thing.values() if isinstance(thing, dict) else thing:
+            _freeze(element, depth - 1)
+    elif depth and hasattr(thing, "__dict__") and not callable(thing):
+        _freeze(vars(thing), depth - 1)
+
+
+def is_unpacking(statement: ast.stmt) -> bool:
+    """Whether a statement only gives names to what is there."""
+    kinds = (ast.Tuple, ast.Name, ast.expr_context, ast.Subscript, ast.Constant, ast.Attribute)
+    if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Tuple):
+        return False
+    return all(isinstance(n, kinds) for n in ast.walk(statement.value))
+
+
+def _unlikely(aim: Target) -> tuple[bool, ...]:
+    """A place that mends much, where something is computed, is where the mistake is named; of those the last."""
+    place = aim.place
+    return (not aim.sure, is_unpacking(place.statement), _is_buffer(place), isinstance(place.node, ast.Name))
 
 
 def _is_buffer(place: Place) -> bool:
@@ -413,13 +472,23 @@ def _is_buffer(place: Place) -> bool:
     return "zeros" in ast.unparse(place.statement)
 
 
+def _next_line(place: Place, text: str) -> Edit:
+    """A line more: what a name has to become once its statement has run."""
+    line, statement = f"{place.text} = {text}", place.statement
+    if isinstance(statement, ast.For):
+        first = statement.body[0]
+        return Edit(place.source, first, first, f"{line}\n{ast.unparse(first)}", "missing line", line)
+    return Edit(place.source, statement, statement, f"{ast.unparse(statement)}\n{line}", "missing line", line)
+
+
 def all_repairs(search: Search, most: int) -> tuple[list[Repair], bool]:
     """One edit after another until everything is right, and whether it is."""
     found: list[Repair] = []
     while len(found) < most:
-        repair = (
-            search.repair() or search.partial or search.two() or search.partial or search.anywhere() or search.partial
-        )
+        repair = search.repair() or search.partial
+        if repair is None:
+            search.two()
+            repair = search.partial
         if repair is None:
             return found, False
         found.append(repair)
@@ -436,54 +505,45 @@ def forward_repair(
 
     With `factors` it may be a factor too, where the backward pass is not the learner's own.
     """
-    rng = np.random.default_rng(1)
-    names = [name for name in (*wrong, *case.inputs) if not name.startswith("states[") or name == "states[0]"]
-    asked = {name: rng.normal(size=case.inputs[name].shape) for name in names}
     if not functions:
         return None
+    rng = np.random.default_rng(1)
+    names = [name for name in (*wrong, *case.inputs) if not name.startswith("states[") or name == "states[0]"]
     fresh, reaching = case.remake(rng, False) if case.remake else case, case.claims()
 
     def agrees(case: Case) -> bool:
         claims = case.claims()
-        for name in asked:
-            direction = asked[name] if case is not fresh else rng.normal(size=case.inputs[name].shape)
+        for name in names:
+            direction = rng.normal(size=case.inputs[name].shape)
             number = derivative(partial(case.loss, name), case.inputs[name], direction, method)
-            claimed = float((direction * claims[name]).sum())
             if case is not fresh and np.count_nonzero(claims[name]) != np.count_nonzero(reaching[name]):
                 return False  # less is compared than before
-            if not abs(claimed - number) <= 10 * SAME * max(abs(number), float(np.abs(direction * claims[name]).sum())):
+            parts = direction * claims[name]
+            if not abs(float(parts.sum()) - number) <= 10 * SAME * max(abs(number), float(np.abs(parts).sum())):
                 return False
         return True
 
     def edits() -> Iterator[Edit]:
-        pairs = [(s, statement) for s in functions for statement in s.statements]
-        yield from (edit for pair in pairs for edit in renamed_calls(*pair))
-        yield from (e for pair in pairs for e in expression_edits(*pair) if e.kind in ("exchanged", "operator"))
-        for source, statement in pairs:
-            if isinstance(value := getattr(statement, "value", None), ast.expr):
-                code, probe = instrumented(source, list(_first_values(value)), local_names=True), Probe()
-                with running([code], {PROBE: probe}):
-                    case.record()
-                if spaces := next((s for s in probe.spaces.values() if s), None):
-                    words = vocabulary(source, spaces)
-                    yield from (e for e in expression_edits(source, statement, words) if e.kind == "another operand")
-                    if factors:
-                        yield from factor_edits(source, statement, [w for w, v in words.items() if v[0].ndim <= 2])
+        rows = [(source, statement) for source in functions for statement in source.statements]
+        calls = {n.func.id for s in functions for n in ast.walk(s.tree) if _calls_a_name(n)}  # type: ignore[attr-defined]
+        known = sorted(calls | {"sigmoid", "np.tanh"})
+        yield from (edit for row in rows for edit in call_edits(*row, known))
+        yield from (e for row in rows for e in expression_edits(*row) if e.kind in ("exchanged", "operator"))
+        for source, statement in rows:
+            place, probe = look(source, statement), Probe()
+            with running([instrumented(source, [place], local_names=True)], {PROBE: probe}):
+                case.record()
+            for space in probe.spaces[id(place.node)][:1]:
+                words = plain_words(vocabulary(source, [space]))
+                yield from operand_edits(source, statement, words)
+                yield from factor_edits(source, statement, words if factors else ())
 
     for edit in itertools.islice(edits(), MOST_RUNS // 2):
-        with contextlib.suppress(Exception), np.errstate(all="ignore"):  # an edit may raise anything
-            with edit.made():
-                code = edit.source.compiled(edit.source.tree)
-            with running([(edit.source, code)]):
-                if agrees(case) and agrees(fresh):
-                    return Repair.of(edit)
+        with contextlib.suppress(Exception), running([(edit.source, edit.compiled())]):  # an edit may raise anything
+            if agrees(case) and agrees(fresh):
+                return Repair.of(edit)
     return None
 
 
-def _first_values(value: ast.expr) -> Iterator[ast.expr]:
-    """Expressions of a statement that hold arrays, for a look at the names around them."""
-    for node in ast.walk(value):
-        if isinstance(node, ast.BinOp | ast.Call | ast.Name) and isinstance(
-            getattr(node, "ctx", None), ast.Load | None
-        ):
-            yield node
+def _calls_a_name(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1

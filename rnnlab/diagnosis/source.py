@@ -37,6 +37,16 @@ class Source:
     statements: list[ast.stmt] = field(default_factory=list)
     places: dict[int, tuple[ast.AST, str, int | None]] = field(default_factory=dict)  # a memory of `edits.slots`
 
+    def __post_init__(self) -> None:
+        self.changed()
+
+    def changed(self) -> None:
+        """What is remembered of the tree belongs to the tree as it is now."""
+        self.places.clear()
+        every = [s for s in ast.walk(self.tree) if isinstance(s, ast.stmt) and s is not self.tree]
+        self.statements = [s for s in every if not (isinstance(s, ast.Expr) and ast.unparse(s) == f"{LIMIT}()")]
+        self.statements.sort(key=lambda s: (s.lineno, s.col_offset))
+
     @property
     def name(self) -> str:
         return self.function.__qualname__.rpartition("<locals>.")[2]
@@ -140,8 +150,6 @@ def sources(codes: set[CodeType]) -> list[Source]:
             tree = _definition(ast.parse(textwrap.dedent("".join(lines))), function)
             ast.increment_lineno(tree, first - 1)
             source = Source(function, tree)
-            source.statements = [s for s in ast.walk(tree) if isinstance(s, ast.stmt) and s is not tree]
-            source.statements.sort(key=lambda s: (s.lineno, s.col_offset))
             ast.fix_missing_locations(_Limited().visit(tree))
             found[function.__code__.co_filename, function.__code__.co_firstlineno] = source
     spans = [(s.function.__code__.co_filename, s.tree.lineno, s.tree.end_lineno or 0) for s in found.values()]
