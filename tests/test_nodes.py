@@ -25,19 +25,29 @@ def largest(ours: Any, theirs: Any) -> float:
     return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in zip(ours, theirs, strict=True))
 
 
+def needs(name: str) -> Any:
+    return pytest.importorskip(name, reason=f"{name} is not installed; it comes with the extra `interop`")
+
+
+def node_runner() -> Any:
+    needs("onnx")
+    from rnnlab.interop.onnx import run_node
+
+    return run_node
+
+
 # ---- ONNX -------------------------------------------------------------------------------------------
 
 
 def onnx_cases() -> list[Any]:
-    loader = pytest.importorskip("onnx.backend.test.loader", reason="onnx comes with the extra `interop`")
+    loader = needs("onnx.backend.test.loader")
     with warnings.catch_warnings(action="ignore"):  # it makes the cases of every operator
         cases = loader.load_model_tests(kind="node")
     return [case for case in cases if case.model.graph.node[0].op_type in GATES]
 
 
 def test_onnxs_own_node_cases() -> None:
-    from rnnlab.interop.onnx import run_node
-
+    run_node = node_runner()
     agree, refused = [], []
     for case in onnx_cases():
         (node,), ((inputs, outputs),) = case.model.graph.node, case.data_sets
@@ -57,7 +67,7 @@ def test_onnxs_own_node_cases() -> None:
 
 def node_of(op: str, direction: str, lengths: Any, bias: bool, seed: int, **attributes: Any) -> tuple[Any, list[Any]]:
     """A node with random weights and initial states, and its inputs; what is left out has no name."""
-    onnx = pytest.importorskip("onnx", reason="onnx comes with the extra `interop`")
+    onnx = needs("onnx")
     rng, n, K = np.random.default_rng(seed), 2 if direction == "bidirectional" else 1, GATES[op]
     shapes: dict[str, tuple[int, ...]] = {"X": (T, B, D), "W": (n, K * H, D), "R": (n, K * H, H)}
     shapes |= {"B": (n, 2 * K * H)} if bias else {}
@@ -73,8 +83,8 @@ def node_of(op: str, direction: str, lengths: Any, bias: bool, seed: int, **attr
 
 
 def by_onnxruntime(node: Any, inputs: list[Any]) -> list[Any]:
-    onnx = pytest.importorskip("onnx", reason="onnx comes with the extra `interop`")
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra `interop`")
+    onnx = needs("onnx")
+    runtime = needs("onnxruntime")
     element = onnx.helper.np_dtype_to_tensor_dtype
     names = [name for name in node.input if name]
     infos = [
@@ -92,8 +102,7 @@ def by_onnxruntime(node: Any, inputs: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("op", ["RNN", "relu", "GRU", "GRU, reset after", "LSTM"])
 def test_random_nodes_are_onnxruntimes(op: str, direction: str, lengths: Any) -> None:
-    from rnnlab.interop.onnx import run_node
-
+    run_node = node_runner()
     attributes: dict[str, Any] = {}
     if op == "relu":
         attributes["activations"] = ["Relu"] * (2 if direction == "bidirectional" else 1)
@@ -113,8 +122,7 @@ def test_random_nodes_are_onnxruntimes(op: str, direction: str, lengths: Any) ->
 
 
 def test_batchwise_nodes_have_their_axes_turned() -> None:
-    from rnnlab.interop.onnx import run_node
-
+    run_node = node_runner()
     for op in GATES:
         plain, inputs = node_of(op, "bidirectional", [6, 2, 1, 4], True, 0)
         node, _ = node_of(op, "bidirectional", [6, 2, 1, 4], True, 0, layout=1)
@@ -139,8 +147,7 @@ def test_batchwise_nodes_have_their_axes_turned() -> None:
     ],
 )
 def test_what_no_cell_here_has_is_refused_by_name(op: str, attributes: dict[str, Any], named: str) -> None:
-    from rnnlab.interop.onnx import run_node
-
+    run_node = node_runner()
     node, inputs = node_of(op, "forward", None, True, 0, **attributes)
     with pytest.raises(ValueError, match=rf"^{named}.*: expected .* got "):
         run_node(node, inputs)
@@ -175,8 +182,8 @@ def test_a_layer_there_and_back(kind: Any, direction: str) -> None:
 
 def pytorch_samples() -> Iterator[tuple[Any, list[Any]]]:
     """(module, its inputs) of every sample of torch.nn.RNN, GRU and LSTM, with random weights."""
-    torch = pytest.importorskip("torch", reason="torch comes with the extra `interop`")
-    pytest.importorskip("expecttest", reason="torch's samples need expecttest; it comes with the extra `interop`")
+    torch = needs("torch")
+    needs("expecttest")  # which torch's samples import
     from torch.testing._internal.common_modules import module_db
 
     torch.manual_seed(0)
@@ -195,8 +202,7 @@ def counted() -> tuple[int, int, int, float]:
 
     The samples' inputs are single sequences; each module also reads random ones side by side, padded and packed.
     """
-    import torch
-
+    torch = needs("torch")
     from rnnlab.interop.pytorch import run_layer
 
     total = agree = refused = 0
@@ -239,7 +245,7 @@ def test_pytorchs_layer_samples_padded_and_packed() -> None:
 
 
 def test_from_pytorch_names_the_array_and_takes_parameters() -> None:
-    torch = pytest.importorskip("torch", reason="torch comes with the extra `interop`")
+    torch = needs("torch")
     module = torch.nn.LSTM(D, H, bidirectional=True, dtype=torch.float64)
     weights = dict(module.named_parameters())
     layer, again = interop.from_pytorch(weights), interop.from_pytorch(module.state_dict())
