@@ -140,7 +140,7 @@ def cell_case(cell: Any, T: int, B: int, rng: np.random.Generator, lengths: Arra
     if alive is not None:
         d_h[~alive] = 0  # no state is read there
     starts = range(T + 1) if isinstance(cell, Cell) else range(1)  # where one pass over time can start again
-    twin = copy.deepcopy(cell)  # what a forward pass may keep on the cell stays apart
+    fresh = copy.deepcopy(cell)  # what a forward pass may keep on the cell stays apart
     for p in cell.params.values():
         p.flags.writeable = False
 
@@ -148,14 +148,14 @@ def cell_case(cell: Any, T: int, B: int, rng: np.random.Generator, lengths: Arra
         """What is read from step t on, when the network starts there."""
         t = int(name[7:-1]) if name.startswith("states[") else 0
         start = value if name.startswith("states[") else state.astype(value.dtype)
-        params = dict(twin.params) | ({name: value} if name in twin.params else {})
+        params = dict(fresh.params) | ({name: value} if name in fresh.params else {})
         total = (d_h[t - 1] * start[0]).sum() if t else 0
         if t == T:
             return total + (d_state * start).sum()
         if np.iscomplexobj(value):
             params = {key: p.astype(complex) for key, p in params.items()}
         rest = () if alive is None else (alive[t:],)
-        tape = twin.with_params(params).forward(value if name == "x" else x[t:], start, *rest)
+        tape = fresh.with_params(params).forward(value if name == "x" else x[t:], start, *rest)
         return total + (d_h[t:] * tape.h).sum() + (d_state * tape.states[-1]).sum()
 
     def record() -> Any:
@@ -230,8 +230,8 @@ def model_case(model: SequenceModel, batch: Batch, rng: np.random.Generator) -> 
         params = {key: now[key] for key in model.params}
         if np.iscomplexobj(value):
             params = {key: p.astype(complex) for key, p in params.items()}
-        twin = model.with_params(params)
-        return twin.mean_loss(replace(batch, x=now.get("x", x)), [now[key] for key in states], **held)
+        fresh = model.with_params(params)
+        return fresh.mean_loss(replace(batch, x=now.get("x", x)), [now[key] for key in states], **held)
 
     def back(_: Any, scale: float) -> Arrays:
         start = tuple(map(read_only, states.values()))

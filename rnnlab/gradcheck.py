@@ -140,11 +140,11 @@ def check_gradients(
 
     For a cell the check makes a case of its own, with random biases and input, a non-zero initial state and a random
     loss over all outputs and the final state. Compared are every parameter, the input, and dL/dstate_t for every t,
-    by restarting the network at t: 0 is the initial state, T the final one. A gradient is linear in what comes in, so
-    1024 times as much must give 1024 times as much back, which it does not where it is clipped. For a model: every
+    by restarting the network at t: 0 is the initial state, T the final one. Scaling the incoming
+    gradient by 1024 must scale the result by 1024, which fails where a gradient is clipped. For a model: every
     parameter, the input (unless it is integers) and each layer's initial state, on `batch`, with one draw of its
-    dropout held. For functions: what
-    their backward pass returns. Where an array that the backward pass reads must not be changed, it is read-only.
+    dropout held. For functions: what their backward pass returns. Where an array that the backward pass reads must not
+    be changed, it is read-only.
 
     Each block of each array is compared along one random direction over all of its entries. Where that fails, or with
     `entries=True`, its entries are compared one by one.
@@ -245,15 +245,15 @@ def _said_plainly() -> Iterator[None]:
         yield
     except ValueError as error:
         if "read-only" in str(error):
-            told = (
+            text = (
                 f"{error}: the step changes an array that it was given. Make a new one: d = d + x in place of d += x."
             )
-            raise ValueError(told).with_traceback(error.__traceback__) from error
+            raise ValueError(text).with_traceback(error.__traceback__) from error
         raise
     except TypeError as error:
         if "NoneType" in str(error):
-            told = f"{error}: a method returns None. Is its return statement missing?"
-            raise TypeError(told).with_traceback(error.__traceback__) from error
+            text = f"{error}: a method returns None. Is its return statement missing?"
+            raise TypeError(text).with_traceback(error.__traceback__) from error
         raise
 
 

@@ -62,7 +62,7 @@ def progress_line(total: int, label: str | None) -> Iterator[Callable[[History],
 class OutputLine:
     """A file of one line, the last one written to it: a notebook's progress bar as plain text.
 
-    A saved page keeps the finished bar; of tqdm's widget it would keep nothing, of a stream every state.
+    A saved page keeps the finished bar; it would lose tqdm's widget, and keep every update of a stream.
     """
 
     encoding = "utf-8"

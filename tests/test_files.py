@@ -1,4 +1,4 @@
-"""Files that are whole or not there, also while several write the same one."""
+"""Atomic file writes, also while several write the same one."""
 
 from __future__ import annotations
 

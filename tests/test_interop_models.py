@@ -1,4 +1,4 @@
-"""Whole models taken along: the same outputs there, training that goes on there, and back again bit for bit."""
+"""Whole models converted: the same outputs there, further training there, and back again bit for bit."""
 
 from __future__ import annotations
 

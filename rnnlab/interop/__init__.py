@@ -36,13 +36,13 @@ from rnnlab.interop.layouts import (
     ONNX,
     PYTORCH,
     array,
-    both,
     cell_of,
     check_names,
     gate_rows,
     onnx_attributes,
     pytorch_names,
     stacked,
+    two_cells,
 )
 from rnnlab.model import Loss, SequenceModel
 from rnnlab.validate import describe, float_dtype, one_of
@@ -62,7 +62,7 @@ def to_pytorch(cell: Cell | Bidirectional | SequenceModel, layer: int = 0) -> An
     if isinstance(cell, SequenceModel):
         return _library("torch", "pytorch").SequenceNet(cell)
     if isinstance(cell, Bidirectional):
-        one, two = (to_pytorch(part, layer) for part in both(cell))
+        one, two = (to_pytorch(part, layer) for part in two_cells(cell))
         return one | {f"{name}_reverse": array for name, array in two.items()}
     arrays = stacked(cell, PYTORCH, (RNNCell, LSTMCell, GRUCell))
     return dict(zip(pytorch_names(layer), arrays[: 4 if cell.bias else 2], strict=False))
@@ -129,7 +129,7 @@ def to_keras(cell: Cell | Bidirectional | SequenceModel) -> Any:
     if isinstance(cell, SequenceModel):
         return _library("keras", "keras").sequential(cell)
     if isinstance(cell, Bidirectional):
-        parts = zip(("forward", "backward"), both(cell, same_size=False), strict=True)
+        parts = zip(("forward", "backward"), two_cells(cell, same_size=False), strict=True)
         return {f"{which}_{name}": array for which, part in parts for name, array in to_keras(part).items()}
     W, R, b_x, b_h = stacked(cell, KERAS, (RNNCell, LSTMCell, GRUCell, GRUResetBeforeCell))
     bias = {"bias": np.stack((b_x, b_h)) if type(cell) is GRUCell else b_x} if cell.bias else {}
@@ -227,7 +227,7 @@ def to_onnx(
         _library("onnx", "onnx").write(cell, path, labels, carry_state, float_dtype(dtype))
         return None
     if isinstance(cell, Bidirectional):
-        parts = [to_onnx(part) for part in (both(cell) if len(cell.cells) > 1 else cell.cells)]
+        parts = [to_onnx(part) for part in (two_cells(cell) if len(cell.cells) > 1 else cell.cells)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     W, R, b_x, b_h = stacked(cell, ONNX, (RNNCell, LSTMCell, GRUCell, GRUResetBeforeCell))
     return {"W": W[None], "R": R[None]} | ({"B": np.concatenate((b_x, b_h))[None]} if cell.bias else {})

@@ -38,7 +38,7 @@ def onnx_attributes(attributes: Mapping[str, Any], K: int, H: int, n: int) -> li
     return found if K == 1 else []
 
 
-def both(layer: Bidirectional, same_size: bool = True) -> tuple[Cell, ...]:
+def two_cells(layer: Bidirectional, same_size: bool = True) -> tuple[Cell, ...]:
     """The two cells of a layer that the other libraries have; TypeError or ValueError for one that they do not."""
     cells = layer.cells
     if len(cells) < 2:

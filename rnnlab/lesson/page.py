@@ -1,4 +1,4 @@
-"""What a lesson puts on its page: figures that are told in words as well, and tables."""
+"""What a lesson puts on its page: figures with the same in words, and tables."""
 
 from __future__ import annotations
 

@@ -245,8 +245,8 @@ def connectivity(
 
 def _path_label(name: str) -> str:
     """ "through the forget gate": how a path reads in a figure."""
-    own = {"memory": "along the memory", "loss": "from the output", "total": "all together", "other": "by other ways"}
-    return own.get(name, "back from the candidate" if name == "candidate" else f"back from the {name} gate")
+    known = {"memory": "along the memory", "loss": "from the output", "total": "all together", "other": "by other ways"}
+    return known.get(name, "back from the candidate" if name == "candidate" else f"back from the {name} gate")
 
 
 def _path_style(name: str) -> dict[str, Any]:

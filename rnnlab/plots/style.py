@@ -79,9 +79,9 @@ def curves(
     ax, looks = axes(ax), dict(styles or zip(points, line_styles(points), strict=True))
     looks = {label: {"marker": marker, "markersize": 4} | looks[label] for label in points}
     looks |= {label: {"color": GREY, "linestyle": "--", "linewidth": 1.2} for label in references or ()}
-    both = {**points, **(references or {})}
-    shown = [label for label, (_, y) in both.items() if np.isfinite(y).any()]
-    lines = [ax.plot(*both[label], label=label, **looks[label])[0] for label in shown]
+    everything = {**points, **(references or {})}
+    shown = [label for label, (_, y) in everything.items() if np.isfinite(y).any()]
+    lines = [ax.plot(*everything[label], label=label, **looks[label])[0] for label in shown]
     if log:
         ax.set_yscale("log")
     if logx:
