@@ -76,9 +76,15 @@ class CharText(BatchStream):
         numbers = label_array("numbers", numbers, (("T", None),), self.size)
         return "".join(self.characters[n] for n in numbers)
 
+    def _check(self, model: SequenceModel) -> None:
+        """TypeError or ValueError for a model of other characters, or one that sees those that it is to predict."""
+        check_sizes(model, self.size, self.size, self.characters)
+        if not model.reads_forwards:
+            raise ValueError(f"model: expected one that reads forwards, and not what it is to predict, got {model}")
+
     def bits_per_character(self, model: SequenceModel) -> float:
         """Mean of -log2 p(next character) over the test text, read once from a zero state."""
-        check_sizes(model, self.size, self.size, self.characters)
+        self._check(model)
         outputs, _ = model.predict(self.test[:-1, None])
         loss, _ = softmax_cross_entropy(outputs, self.test[1:, None])
         return float(loss / np.log(2))
@@ -108,9 +114,7 @@ class CharText(BatchStream):
         """
         temperature, length = positive_float("temperature", temperature), positive_int("length", length)
         rng = generator(rng)
-        check_sizes(model, self.size, self.size, self.characters)
-        if not model.reads_forwards:
-            raise ValueError(f"model: expected one that reads forwards, to write with, got {model}")
+        self._check(model)
         if not isinstance(prompt, str) or not prompt:
             raise ValueError(f"prompt: expected a text of at least one character, got {describe(prompt)}")
         x, state, written = self.encode(prompt, "prompt")[:, None], None, []

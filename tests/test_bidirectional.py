@@ -179,7 +179,8 @@ def test_it_is_trained_logged_saved_and_resumed(tmp_path: Path) -> None:
         rl.Trainer(stack(), rl.Adam(0.01), carry_state=True)
     text = rl.tasks.char_text("abc\n" * 50, T=4, batch_size=2)
     writer = rl.SequenceModel(both(rl.GRUCell, 4), rl.Dense(7, 4, rng=0), rl.softmax_cross_entropy)
-    assert text.bits_per_character(writer) > 0
+    with refuses(ValueError, "model"):
+        text.bits_per_character(writer)
     with refuses(ValueError, "model"):
         text.sample(writer, 3, rng=0)
 
@@ -224,6 +225,15 @@ def test_the_laboratory_says_where_two_directions_have_no_meaning() -> None:
         with pytest.raises(TypeError, match=r"^cell: expected a Cell, got Bidirectional.*`cells`"):
             analysis(model.cells[0], tape)  # type: ignore[operator]
     assert lab.input_gradient_norms(model, batch).shape == (T, B)
+    words = rl.SequenceModel(
+        rl.GRUCell(D, H, rng=0), rl.Dense(H, O, rng=0), model.loss, embedding=rl.Embedding(9, D, rng=0), dropout=0.5
+    )
+    labels = rng.integers(0, 9, (T, B))
+    spoken = rl.Batch(labels, batch.y, lengths=LENGTHS)
+    past = np.arange(T)[:, None] >= LENGTHS
+    assert (lab.connectivity(words, labels, lengths=LENGTHS) == -np.inf)[past].all()
+    assert (lab.input_gradient_norms(words, spoken) == 0)[past].all()
+    assert lab.truncation(words, spoken, [T]).relative_error["all"][0] < EXACT
     layer: Any = model.cells[0]
     assert lab.jacobians(layer.backward_cell, tape.tapes[1]).shape[0] == T  # type: ignore[union-attr]
     with refuses(TypeError, "cell"):
