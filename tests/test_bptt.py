@@ -1,4 +1,4 @@
-"""Backpropagation through time: dL/dstate_t at every t, chunks that join, and limits known exactly."""
+"""Backpropagation through time: dL/dstate_t at every t, the memory's gradient, and limits known exactly."""
 
 from __future__ import annotations
 
@@ -54,59 +54,6 @@ def test_d_state_defaults_to_zeros(cell_class: type[rl.Cell]) -> None:
     np.testing.assert_array_equal(left_out.states, zeros.states)
     for name, g in zeros.params.items():
         np.testing.assert_array_equal(left_out.params[name], g)
-
-
-@each_cell
-def test_a_loss_gradient_of_zero_gives_zero_gradients(cell_class: type[rl.Cell]) -> None:
-    cell = random_cell(cell_class)
-    x, state, d_h, _ = random_case(cell, 3, 2)
-    grads = cell.backward(cell.forward(x, state), np.zeros_like(d_h))
-    for g in (*grads.params.values(), grads.x, grads.states):
-        np.testing.assert_array_equal(g, np.zeros_like(g))
-
-
-@each_cell
-def test_backward_is_linear_in_the_loss_gradient(cell_class: type[rl.Cell]) -> None:
-    cell = random_cell(cell_class)
-    x, state, d_h, d_state = random_case(cell, 4, 2)
-    tape = cell.forward(x, state)
-    both = cell.backward(tape, 3 * d_h, -2 * d_state)
-    of_h, of_state = cell.backward(tape, d_h), cell.backward(tape, np.zeros_like(d_h), d_state)
-    assert relative_error(both.states, 3 * of_h.states - 2 * of_state.states) <= 1e-13
-    for name, g in both.params.items():
-        assert relative_error(g, 3 * of_h.params[name] - 2 * of_state.params[name]) <= 1e-13
-
-
-@each_cell
-@pytest.mark.parametrize("cuts", [(1,), (3,), (6,), (2, 5), (1, 2, 3, 4, 5, 6)])
-@pytest.mark.parametrize("B", [1, 3])
-def test_chunks_join_to_the_whole(cell_class: type[rl.Cell], cuts: tuple[int, ...], B: int) -> None:
-    T = 7
-    cell = random_cell(cell_class)
-    x, state, d_h, d_state = random_case(cell, T, B)
-    tape = cell.forward(x, state)
-    whole = cell.backward(tape, d_h, d_state)
-    spans = list(zip((0, *cuts), (*cuts, T), strict=True))
-
-    tapes = []
-    for start, stop in spans:
-        tapes.append(cell.forward(x[start:stop], state))
-        state = tapes[-1].states[-1]
-    assert relative_error(np.concatenate([t.h for t in tapes]), tape.h) <= 1e-14
-    assert relative_error(state, tape.states[-1]) <= 1e-14
-
-    parts: list[rl.Gradients] = []
-    for (start, stop), part in reversed(list(zip(spans, tapes, strict=True))):
-        parts.insert(0, cell.backward(part, d_h[start:stop], d_state))
-        d_state = parts[0].states[0]
-    assert relative_error(np.concatenate([p.x for p in parts if p.x is not None]), whole.x) <= 1e-14
-    assert relative_error(d_state, whole.states[0]) <= 1e-14
-    for (start, stop), grads in zip(spans, parts, strict=True):
-        inner = slice(start + 1, stop)  # at a cut, d_h[start - 1] belongs to the chunk before
-        if stop - start > 1:
-            assert relative_error(grads.states[1:-1], whole.states[inner]) <= 1e-14
-    for name, g in whole.params.items():
-        assert relative_error(sum(p.params[name] for p in parts), g) <= 1e-14
 
 
 # ---- the gradient of the memory ---------------------------------------------------------------

@@ -126,27 +126,6 @@ def test_the_step_alone_is_one_step_of_the_loop(cell_class: type[rl.Cell]) -> No
 
 
 @each_cell
-def test_neither_pass_changes_what_it_was_given_and_both_repeat(cell_class: type[rl.Cell]) -> None:
-    cell = random_cell(cell_class)
-    given = random_case(cell, 4, 2)
-    x, state, d_h, d_state = given
-    copies = [array.copy() for array in given]
-    params = {name: p.copy() for name, p in cell.params.items()}
-    tape = cell.forward(x, state)
-    recorded = [array.copy() for array in (tape.states, tape.gates, tape.extras)]
-    first, second = cell.backward(tape, d_h, d_state), cell.backward(tape, d_h, d_state)
-    for array, before in zip(given, copies, strict=True):
-        np.testing.assert_array_equal(array, before)
-    for array, before in zip((tape.states, tape.gates, tape.extras), recorded, strict=True):
-        np.testing.assert_array_equal(array, before)
-    np.testing.assert_array_equal(cell.forward(x, state).states, tape.states)
-    np.testing.assert_array_equal(first.states, second.states)
-    for name in params:
-        np.testing.assert_array_equal(cell.params[name], params[name])
-        np.testing.assert_array_equal(first.params[name], second.params[name])
-
-
-@each_cell
 def test_the_passes_keep_nothing_on_the_cell(cell_class: type[rl.Cell]) -> None:
     cell = random_cell(cell_class)
     x, state, d_h, d_state = random_case(cell, 4, 2)
@@ -154,34 +133,6 @@ def test_the_passes_keep_nothing_on_the_cell(cell_class: type[rl.Cell]) -> None:
     cell.backward(cell.forward(x, state), d_h, d_state)
     assert vars(cell).keys() == before.keys()
     assert all(value is before[name] for name, value in vars(cell).items())
-
-
-@each_cell
-def test_the_sequences_of_a_batch_do_not_see_one_another(cell_class: type[rl.Cell]) -> None:
-    cell = random_cell(cell_class)
-    x, state, d_h, d_state = random_case(cell, 4, 3)
-    grads = cell.backward(cell.forward(x, state), d_h, d_state)
-    alone = [cell.backward(cell.forward(x[:, b], state[:, b]), d_h[:, b], d_state[:, b]) for b in ([0], [1], [2])]
-    assert relative_error(np.concatenate([g.states for g in alone], axis=2), grads.states) <= 1e-13
-    for name, g in grads.params.items():
-        assert relative_error(sum(a.params[name] for a in alone), g) <= 1e-13
-
-
-@each_cell
-def test_integer_input_is_one_hot_input(cell_class: type[rl.Cell]) -> None:
-    cell = random_cell(cell_class, D=4)
-    _, state, d_h, d_state = random_case(cell, 5, 3)
-    numbers = np.random.default_rng(2).integers(0, 4, (5, 3))
-    numbers[0] = (0, 3, 3)  # both ends of the alphabet, and one of them twice
-    one_hot = (numbers[..., None] == np.arange(4)).astype(float)
-    for dtype in (np.int64, np.uint8):
-        tape, expected = cell.forward(numbers.astype(dtype), state), cell.forward(one_hot, state)
-        assert relative_error(tape.states, expected.states) <= 1e-15
-        grads, wanted = cell.backward(tape, d_h, d_state), cell.backward(expected, d_h, d_state)
-        assert grads.x is None
-        assert relative_error(grads.states, wanted.states) <= 1e-15
-        for name, g in wanted.params.items():
-            assert relative_error(grads.params[name], g) <= 1e-15
 
 
 @each_cell
@@ -411,7 +362,7 @@ def test_an_overflow_of_a_gradient_after_the_loop_is_an_error_that_names_it(name
         cell.backward(cell.forward(np.full((1, 1, 1), x)), np.full((1, 1, 1), 1e200))
 
 
-def test_numbers_too_large_for_float32_are_refused_at_the_door() -> None:
+def test_numbers_too_large_for_float32_are_refused() -> None:
     with refuses(ValueError, "x"):
         rl.LSTMCell(4, 5, rng=0, dtype=np.float32).forward(np.full((3, 2, 4), 1e300))
 
@@ -470,12 +421,6 @@ def test_a_parameter_and_its_attribute_are_one(cell_class: type[rl.Cell]) -> Non
             np.testing.assert_array_equal(grads.params["W_x"], expected.params["W_x"])
             zeros = cell.with_params({key: np.zeros_like(value) for key, value in cell.params.items()})
             assert not zeros.forward(x).h.any()
-    cell = random_cell(cell_class)
-    with refuses(ValueError, "params['W_h']"):
-        cell.W_h = np.zeros((4, 4))
-    integers: Any = np.zeros(cell.W_h.shape, int)
-    with refuses(TypeError, "params['W_h']"):
-        cell.W_h = integers
 
 
 @each_cell

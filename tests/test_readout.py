@@ -52,15 +52,6 @@ def test_one_dtype_throughout(dtype: type) -> None:
     assert {p.dtype for p in rl.Dense(3, 2, rng=0, dtype=np.float32).params.values()} == {np.dtype(np.float32)}
 
 
-def test_copies_share_nothing_with_the_original() -> None:
-    dense, h, _ = case()
-    before = dense.forward(h)
-    twin = dense.with_params(dense.params)
-    for p in twin.params.values():
-        p += 1
-    np.testing.assert_array_equal(dense.forward(h), before)
-
-
 def test_what_does_not_fit_is_refused() -> None:
     dense, h, d_y = case()
     with refuses(ValueError, "h"):
