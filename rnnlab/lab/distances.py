@@ -81,12 +81,10 @@ def distance_terms(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = N
     -------
     `DistanceTerms`: the norms by block and distance, and the sum of the terms. Errors as in `Cell.backward`.
     """
-    check_cell(cell, tape)
-    total = {name: np.zeros_like(p) for name, p in cell.params.items()}
-    norms = []
+    norms, total = [], Arrays()
     for grads in distance_gradients(cell, tape, d_h, d_state):
         norms.append(block_norms(grads, cell.gate_names))
-        total = {name: total[name] + grads[name] for name in total}
+        total = {name: total.get(name, 0) + g for name, g in grads.items()}
     return DistanceTerms({block: np.array([row[block] for row in norms]) for block in norms[0]}, total)
 
 
