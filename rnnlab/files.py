@@ -21,8 +21,6 @@ import time
 import zipfile
 import zlib
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -30,7 +28,7 @@ from uuid import uuid4
 import numpy as np
 
 from rnnlab.ops import Array
-from rnnlab.validate import describe
+from rnnlab.validate import describe, optional
 
 HEADER = "rnnlab.json"
 DAY = 86400.0
@@ -129,7 +127,7 @@ def write_arrays(path: str | Path, header: Mapping[str, Any], arrays: Mapping[st
     arrays = {name: np.require(a, requirements="C") for name, a in arrays.items()}
     text = json.dumps(dict(header) | {"crc32": {name: crc32(a) for name, a in arrays.items()}})
     if is_safetensors(path):
-        write_atomically(path, _safetensors().numpy.save(arrays, {"rnnlab": text}))
+        write_atomically(path, _safetensors("safetensors.numpy").save(arrays, {"rnnlab": text}))
         return
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
@@ -205,7 +203,7 @@ def _read_npy(content: bytes) -> Array:
 def _read_safetensors(path: str | Path) -> tuple[str, dict[str, Array]]:
     with Path(path).open("rb"):  # missing files raise what others do
         pass
-    with _safetensors().safe_open(path, framework="numpy") as file:
+    with _safetensors("safetensors").safe_open(path, framework="numpy") as file:
         return (file.metadata() or {})["rnnlab"], {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
@@ -217,8 +215,5 @@ def is_safetensors(path: str | Path) -> bool:
     return suffix == ".safetensors"
 
 
-def _safetensors() -> Any:
-    if find_spec("safetensors") is None:
-        raise ImportError("safetensors is not installed: pip install 'rnnlab[safetensors]', or save as .npz")
-    import_module("safetensors.numpy")
-    return import_module("safetensors")
+def _safetensors(module: str) -> Any:
+    return optional(module, "safetensors", ", or save as .npz")

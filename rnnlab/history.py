@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 
 from rnnlab.tables import html_table
-from rnnlab.validate import describe
+from rnnlab.validate import describe, optional
 
 
 @dataclass
@@ -44,8 +44,7 @@ def progress_line(total: int, label: str | None) -> Iterator[Callable[[History],
         return
     if not isinstance(label, str):
         raise TypeError(f"progress: expected a label, got {describe(label)}")
-    from tqdm import tqdm  # not a run-time dependency
-
+    tqdm = optional("tqdm", "lesson").tqdm
     ipython = sys.modules.get("IPython")
     in_notebook = ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
     with tqdm(total=total, desc=label, file=OutputLine() if in_notebook else None) as bar:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -136,6 +138,14 @@ def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
     if not isinstance(value, str) or value not in names:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, names))}, got {value!r}")
     return value
+
+
+def optional(module: str, extra: str, instead: str = "") -> Any:
+    """A library that is no run-time dependency; ImportError that says how to install it."""
+    name = module.split(".")[0]
+    if find_spec(name) is None:
+        raise ImportError(f"{name} is not installed: pip install 'rnnlab[{extra}]'{instead}")
+    return import_module(module)
 
 
 def generator(rng: int | np.random.Generator | None) -> np.random.Generator:

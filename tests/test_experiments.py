@@ -389,7 +389,7 @@ def test_a_scheduler_that_does_not_answer_is_an_error_with_its_address(
 
 def test_more_processes_without_joblib_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "joblib", None)
-    with pytest.raises(ImportError, match=r"pip install rnnlab\[experiments\]"):
+    with pytest.raises(ImportError, match=r"pip install 'rnnlab\[experiments\]'"):
         Runner(jobs=2)([TINY])
 
 

@@ -8,13 +8,12 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from rnnlab.experiments.settings import Outcome, Run
 from rnnlab.files import check_writable, write_atomically
-from rnnlab.validate import describe, positive_int
+from rnnlab.validate import describe, optional, positive_int
 
 
 class Runner:
@@ -87,11 +86,11 @@ class Runner:
         if self.jobs == 1 and self.scheduler is None:
             yield map(execute, runs)
             return
-        joblib = _library("joblib")
+        joblib = optional("joblib", "experiments", ", or use jobs=1 without a scheduler")
         backend: dict[str, Any] = {"backend": "loky", "inner_max_num_threads": 1, "initializer": leave_interrupts}
         client = None
         if self.scheduler is not None:
-            client = _library("distributed").Client(self.scheduler, set_as_default=False, timeout=10)
+            client = optional("distributed", "experiments").Client(self.scheduler, set_as_default=False, timeout=10)
             backend = {"backend": "dask", "client": client}
         try:
             with joblib.parallel_config(**backend), warnings.catch_warnings():
@@ -138,11 +137,3 @@ def _with_lines(outcomes: Iterable[Any], total: int, label: str) -> Iterator[Any
     for n, outcome in enumerate(outcomes, 1):
         print(f"{label}: {n} of {total} runs", file=sys.stderr, flush=True)
         yield outcome
-
-
-def _library(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        message = f"more than one process needs {name}: pip install rnnlab[experiments], or use jobs=1 alone"
-        raise ImportError(message) from error

@@ -45,7 +45,7 @@ from rnnlab.interop.layouts import (
     two_cells,
 )
 from rnnlab.model import Loss, SequenceModel
-from rnnlab.validate import describe, float_dtype, one_of
+from rnnlab.validate import describe, float_dtype, one_of, optional
 
 
 def to_pytorch(cell: Cell | Bidirectional | SequenceModel, layer: int = 0) -> Any:
@@ -288,8 +288,7 @@ def from_onnx(
 
 def _library(name: str, module: str) -> Any:
     """The part of this package that imports the library; ImportError that says how to install it."""
-    if find_spec(name) is None:
-        raise ImportError(f"{name} is not installed: pip install 'rnnlab[interop]'")
     if name == "keras" and find_spec("tensorflow") is None:  # its default
         os.environ.setdefault("KERAS_BACKEND", "torch")
+    optional(name, "interop")
     return import_module(f"rnnlab.interop.{module}")
