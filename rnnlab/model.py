@@ -21,7 +21,7 @@ from rnnlab.ops import Array
 from rnnlab.params import Params
 from rnnlab.readout import Dense, Embedding
 from rnnlab.saving import save_model
-from rnnlab.validate import check_params, describe, float_dtype, generator, has_entries, positive_float
+from rnnlab.validate import check_params, describe, float_dtype, generator, has_entries, share
 
 Loss = Callable[[Array, Array, Array | None], tuple[Any, Array]]
 Seed = int | np.random.Generator
@@ -58,9 +58,7 @@ class SequenceModel:
         self.cells: tuple[Recurrent, ...]
         self.cells = (cells,) if isinstance(cells, Recurrent) else tuple(cells) if has_entries(cells) else ()
         self.readout, self.loss, self.embedding = readout, loss, embedding
-        self.dropout = positive_float("dropout", dropout, zero=True)
-        if self.dropout >= 1:
-            raise ValueError(f"dropout: expected a share from 0 to below 1, got {dropout}")
+        self.dropout = share("dropout", dropout)
         if not self.cells or not all(isinstance(cell, Recurrent) for cell in self.cells):
             raise TypeError(f"cells: expected a Cell or a sequence of them, got {describe(cells)}")
         single = [id(part) for cell in self.cells for part in cell.parts.values()]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rnnlab.ops import Array, norm
-from rnnlab.validate import check_finite, check_params, describe, positive_float, positive_int
+from rnnlab.validate import check_finite, check_params, describe, positive_float, positive_int, share
 
 Rate = float | Callable[[int], float]
 SMALLEST_SQUARE = 1e-30  # a sum of float32 squares below it has lost some of them
@@ -108,9 +108,7 @@ class SGD(Optimizer):
 
     def __init__(self, lr: Rate, momentum: float = 0.0, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr, weight_decay)
-        self.momentum = positive_float("momentum", momentum, zero=True)
-        if self.momentum >= 1:
-            raise ValueError(f"momentum: expected a number from 0 to below 1, got {momentum}")
+        self.momentum = share("momentum", momentum)
 
     def start(self, grad: Array) -> tuple[Array, ...]:
         return (np.zeros_like(grad),)
@@ -144,10 +142,8 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(lr, weight_decay)
-        for argument, value in (("beta1", beta1), ("beta2", beta2)):
-            if positive_float(argument, value, zero=True) >= 1:
-                raise ValueError(f"{argument}: expected a number from 0 to below 1, got {value}")
-        self.beta1, self.beta2, self.epsilon = beta1, beta2, positive_float("epsilon", epsilon)
+        self.beta1, self.beta2 = share("beta1", beta1), share("beta2", beta2)
+        self.epsilon = positive_float("epsilon", epsilon)
 
     def start(self, grad: Array) -> tuple[Array, ...]:
         return np.zeros_like(grad), np.zeros_like(grad)
@@ -205,9 +201,7 @@ class RMSProp(Optimizer):
         self, lr: Rate = 1e-2, decay: float = 0.99, epsilon: float = 1e-8, *, weight_decay: float = 0.0
     ) -> None:
         super().__init__(lr, weight_decay)
-        self.decay, self.epsilon = positive_float("decay", decay, zero=True), positive_float("epsilon", epsilon)
-        if self.decay >= 1:
-            raise ValueError(f"decay: expected a number from 0 to below 1, got {decay}")
+        self.decay, self.epsilon = share("decay", decay), positive_float("epsilon", epsilon)
 
     def start(self, grad: Array) -> tuple[Array, ...]:
         return (np.zeros_like(grad),)

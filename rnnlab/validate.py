@@ -109,6 +109,14 @@ def positive_float(name: str, value: object, *, zero: bool = False) -> float:
     return float(value)
 
 
+def share(name: str, value: object) -> float:
+    """`value` as a float from 0 to below 1; TypeError or ValueError otherwise."""
+    number = positive_float(name, value, zero=True)
+    if number >= 1:
+        raise ValueError(f"{name}: expected a number from 0 to below 1, got {value}")
+    return number
+
+
 def sizes(name: str, value: object, least: int = 1) -> tuple[int, ...]:
     """`value` as a shape of at least `least` axes; TypeError or ValueError otherwise."""
     if not isinstance(value, list | tuple) or len(value) < least:
