@@ -45,6 +45,7 @@ def test_the_committed_outputs_are_those_of_one_run_in_order(path: Path) -> None
     assert [cell.execution_count for cell in code_cells(notebook)] == list(range(1, len(code_cells(notebook)) + 1))
     assert path.stat().st_size < 5e6
     for cell in code_cells(notebook):
+        assert "execution" not in cell.metadata, "run it with ExecutePreprocessor.record_timing=False: no times of day"
         assert not {"stderr", "error"} & set(kinds(cell)), cell.id
         for output in cell.outputs:
             text = output.get("text", "") + output.get("data", {}).get("text/plain", "")
