@@ -1,4 +1,4 @@
-"""How the library is built: one direction of imports, files of two screens at most, documented arguments."""
+"""How the library is built: imports go one way, and what is public is described."""
 
 import ast
 import dataclasses
