@@ -1,14 +1,26 @@
-"""One BLAS thread, for small matrix products lose time to more, and no figure is left open."""
+"""One BLAS thread, for small matrix products lose time to more; the same drawn examples each time; no figure open."""
 
 import os
 import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+
+settings.register_profile(
+    "same examples, on any machine",
+    derandomize=True,
+    database=None,
+    deadline=None,  # the machine's speed is no property
+    max_examples=120,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("same examples, on any machine")
 
 
 @pytest.fixture(autouse=True)

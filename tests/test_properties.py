@@ -1,8 +1,7 @@
 """Properties that hold for every cell and loss, on examples drawn over shapes, dtypes, biases and scales.
 
-Deterministic: examples follow from each test's own source (`derandomize`), and no database is kept. A
-failure prints the smallest example that fails and a `reproduce_failure` line; it then stays as an `@example`
-or a test of its own.
+Examples follow from each test's own source, as conftest.py sets for all tests that draw them. A failure prints
+the smallest example that fails and a `reproduce_failure` line; it then stays as an `@example` or a test of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -34,15 +33,6 @@ HIDDEN_AXES = {"W_x": (-1,), "W_h": (-2, -1), "b": (-1,), "b_hn": (-1,), "W_u": 
 # denormal, tiny, ordinary, and gates saturated at +-1e3; float32 has its own denormals
 ORDINARY = (0.0, 1e-310, 1e-20, 0.1, 1.0, 2.0)
 SATURATED = (30.0, 1e3)
-
-deterministic = settings(
-    derandomize=True,
-    database=None,
-    deadline=None,
-    max_examples=120,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],  # the machine's speed is no property
-)
 
 
 @dataclass(frozen=True)
@@ -146,7 +136,6 @@ def assert_close(found: dict[str, Any], exact: dict[str, Any], tolerance: float)
 # ---- cells -----------------------------------------------------------------------------------------
 
 
-@deterministic
 @given(case=cases(), direction_seed=st.integers(0, 2**32 - 1))
 @example(case=Case("rnn", (6, 1, 3, 1), 2.0, 2.0, 2.0, False, "float64", 3), direction_seed=1)  # dL/dh_0 = 6e-17
 def test_gradients_are_the_derivatives_of_the_forward_pass(case: Case, direction_seed: int) -> None:
@@ -177,7 +166,6 @@ def test_gradients_are_the_derivatives_of_the_forward_pass(case: Case, direction
         assert abs(terms.sum() - exact) <= 1e-10 * np.abs(terms).sum() + floor + underflow, name
 
 
-@deterministic
 @given(case=cases(), a=st.floats(-3, 3), b=st.floats(-3, 3))
 def test_backward_is_linear_in_what_it_is_given(case: Case, a: float, b: float) -> None:
     tape, rng = case.forward(), np.random.default_rng(case.seed + 1)
@@ -192,7 +180,6 @@ def test_backward_is_linear_in_what_it_is_given(case: Case, a: float, b: float) 
         np.testing.assert_allclose(value, expected, rtol=0, atol=case.tolerance * scale + smallest, err_msg=name)
 
 
-@deterministic
 @given(case=cases())
 def test_no_gradient_comes_from_none(case: Case) -> None:
     grads = case.cell.backward(case.forward(), np.zeros_like(case.d_h))
@@ -200,7 +187,6 @@ def test_no_gradient_comes_from_none(case: Case) -> None:
         assert not value.any(), name
 
 
-@deterministic
 @given(case=cases())
 def test_sequences_of_a_batch_do_not_see_each_other(case: Case) -> None:
     """Alone, each gives what it gives in the batch, and the parameters' gradients add up."""
@@ -221,7 +207,6 @@ def test_sequences_of_a_batch_do_not_see_each_other(case: Case) -> None:
     assert_close(total, grads.params, 10 * case.tolerance)
 
 
-@deterministic
 @given(case=cases())
 def test_hidden_units_have_no_order(case: Case) -> None:
     order = np.random.default_rng(case.seed + 1).permutation(case.sizes[3])
@@ -245,7 +230,6 @@ def test_hidden_units_have_no_order(case: Case) -> None:
     assert_close(arrays_of(found_grads), expected, case.tolerance)
 
 
-@deterministic
 @given(case=cases(), cut=st.integers(1, 5))
 def test_two_chunks_are_one_sequence(case: Case, cut: int) -> None:
     """The state is carried on, and `d_state` of a chunk is `states[0]` of the next."""
@@ -271,7 +255,6 @@ def test_two_chunks_are_one_sequence(case: Case, cut: int) -> None:
     assert_close(found, arrays_of(grads), 10 * case.tolerance)
 
 
-@deterministic
 @given(case=cases(integers=True))
 def test_integers_mean_one_hot_rows(case: Case) -> None:
     tape = case.forward()
@@ -285,7 +268,6 @@ def test_integers_mean_one_hot_rows(case: Case) -> None:
     assert_close({"states": grads.states}, {"states": found_grads.states}, case.tolerance)
 
 
-@deterministic
 @given(case=cases())
 def test_nothing_given_is_changed_and_a_second_call_gives_the_same_bits(case: Case) -> None:
     given_arrays = case.cell.params | {name: getattr(case, name) for name in ("x", "state", "d_h", "d_state")}
@@ -336,7 +318,6 @@ def overflow(call: Callable[[], tuple[Any, ...]]) -> str | None:
     return None
 
 
-@deterministic
 @given(extreme=extremes(largest=1e3))
 def test_up_to_a_thousand_everything_is_finite(extreme: tuple[rl.Cell, Any, Any, Any, Any]) -> None:
     """No NaN, no infinity and no warning, which would be an error here; three steps do not overflow a relu either."""
@@ -346,7 +327,6 @@ def test_up_to_a_thousand_everything_is_finite(extreme: tuple[rl.Cell, Any, Any,
     assert is_finite(*arrays_of(cell.backward(tape, d_h, d_state)).values())
 
 
-@deterministic
 @given(extreme=extremes())
 def test_any_finite_input_gives_finite_numbers_or_an_error_that_says_where(
     extreme: tuple[rl.Cell, Any, Any, Any, Any],
@@ -375,7 +355,7 @@ def test_an_overflow_that_a_later_step_hides_is_found() -> None:
         cell.forward(np.array([1e308, 0, 0]).reshape(3, 1, 1))
 
 
-@settings(deterministic, max_examples=30)
+@settings(max_examples=30)
 @given(growth=st.floats(2, 1e3), H=st.integers(1, 4), dtype=st.sampled_from((np.float32, np.float64)))
 def test_an_exploding_relu_network_says_when(growth: float, H: int, dtype: type) -> None:
     """h and dL/dh are multiplied by the same number at each step, and pass the largest float after n of them."""
@@ -443,7 +423,7 @@ stacks = st.builds(
 )
 
 
-@settings(deterministic, max_examples=40)
+@settings(max_examples=40)
 @given(stack=stacks)
 @example(stack=Stack(("relu",), (2, 1, 3, 2), 1.5, False, False, 0.0, 0))  # p(target) = 1 - 4e-13
 def test_gradients_of_a_stack_under_a_mask(stack: Stack) -> None:
@@ -457,7 +437,6 @@ def results(result: rl.LossAndGrads) -> dict[str, Any]:
     return arrays
 
 
-@deterministic
 @given(stack=stacks)
 def test_a_model_ignores_targets_that_the_mask_drops_and_changes_nothing(stack: Stack) -> None:
     model, batch, rng = stack.model, stack.batch, np.random.default_rng(stack.seed + 1)
@@ -497,7 +476,6 @@ def target_for(loss: Any, prediction: Any, seed: int) -> Any:
 
 
 @each_loss
-@deterministic
 @given(case=predictions(), seed=st.integers(0, 2**32 - 1))
 def test_entries_that_the_mask_drops_do_not_matter(loss: Any, case: tuple[Any, Any], seed: int) -> None:
     (prediction, mask), rng = case, np.random.default_rng(seed)
@@ -516,7 +494,6 @@ def test_entries_that_the_mask_drops_do_not_matter(loss: Any, case: tuple[Any, A
 
 
 @each_loss
-@deterministic
 @given(case=predictions(), seed=st.integers(0, 2**32 - 1))
 def test_a_masked_loss_is_the_loss_of_what_is_kept(loss: Any, case: tuple[Any, Any], seed: int) -> None:
     prediction, mask = case
@@ -527,7 +504,6 @@ def test_a_masked_loss_is_the_loss_of_what_is_kept(loss: Any, case: tuple[Any, A
     np.testing.assert_allclose(d[mask], d_kept[0], rtol=1e-13)
 
 
-@deterministic
 @given(case=predictions(), shift=st.floats(-1e3, 1e3), seed=st.integers(0, 2**32 - 1))
 def test_cross_entropy_does_not_see_a_common_shift(case: tuple[Any, Any], shift: float, seed: int) -> None:
     """softmax(y + s) = softmax(y); so each row of the gradient adds to 0. Rounding of y + s is 1e3 * 2e-16."""
@@ -541,7 +517,6 @@ def test_cross_entropy_does_not_see_a_common_shift(case: tuple[Any, Any], shift:
 
 
 @each_loss
-@deterministic
 @given(case=predictions(st.floats(allow_nan=False, allow_infinity=False)), seed=st.integers(0, 2**32 - 1))
 def test_a_loss_is_finite_at_any_finite_prediction_or_says_that_it_overflows(
     loss: Any, case: tuple[Any, Any], seed: int
