@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import rnnlab as rl
+from rnnlab.lesson import figure
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -68,3 +69,17 @@ def test_the_table_of_the_house_names_every_room():
     files = [path.name for path in (ROOT / "rnnlab").glob("[!_]*.py")]
     folders = [f"{path.parent.name}/" for path in (ROOT / "rnnlab").glob("*/__init__.py")]
     assert [name for name in files + folders if f"{name}`" not in rooms] == []
+
+
+def test_the_caption_of_the_figure_says_what_it_shows():
+    lost = {}
+    for label, cell in figure.starts().items():
+        norms = figure.gradient_at_each_step(cell)
+        memory = norms.get("c", norms["h"])
+        lost[label] = float(np.log10(memory[memory > 0][-1]) - np.log10(memory[1]))
+    default = [loss for label, loss in lost.items() if "," not in label]
+    assert len(default) == 5
+    assert (round(min(default)), round(max(default))) == (19, 24)
+    assert "all five cells lose 19 to 24 powers of ten" in README
+    assert max(lost["LSTM, chrono"], lost["GRU, chrono"]) < 1
+    assert f"for {['seven', 'eight', 'nine'][len(lost) - 7]} networks" in README
