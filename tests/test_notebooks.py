@@ -89,12 +89,11 @@ def shows_something(cell: Any) -> bool:
     return any("html" in kind or kind == "stdout" for kind in kinds(cell))
 
 
-def test_plumbing_is_hidden_in_jupyterlab() -> None:
+def test_plumbing_and_outcomes_are_hidden_in_jupyterlab() -> None:
     for path in NOTEBOOKS:
         for cell in code_cells(read(path)):
-            assert ("plumbing" in cell.metadata.get("tags", ())) == (
-                cell.metadata.get("jupyter", {}).get("source_hidden", False)
-            )
+            hidden = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+            assert hidden == bool({"plumbing", "outcome"} & set(cell.metadata.get("tags", ())))
 
 
 GUARDS = [code_cells(read(path))[0].source for path in NOTEBOOKS]
