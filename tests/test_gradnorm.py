@@ -196,7 +196,7 @@ def test_an_alarm_is_passed_on_at_its_step() -> None:
 # ---- on disk ----------------------------------------------------------------------------------
 
 
-def test_a_saved_logger_comes_back_the_same_and_goes_on(tmp_path: Path) -> None:
+def test_a_saved_logger_is_loaded_the_same_and_continues(tmp_path: Path) -> None:
     logger, path = trained_logger(), tmp_path / "norms.npz"
     logger.save(path)
     loaded = rl.GradientNormLogger.load(path)

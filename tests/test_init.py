@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(cell_class: t
 
 
 @each_cell
-def test_a_generator_goes_on_from_cell_to_cell(cell_class: type[rl.Cell]) -> None:
+def test_a_generator_continues_from_cell_to_cell(cell_class: type[rl.Cell]) -> None:
     rng = np.random.default_rng(7)
     first, second = cell_class(3, 4, rng=rng), cell_class(3, 4, rng=rng)
     np.testing.assert_array_equal(first.params["W_h"], cell_class(3, 4, rng=7).params["W_h"])

@@ -95,7 +95,7 @@ def test_pytorch(name: str, dtype: Any, bound: float, labels: bool) -> None:
 
 @pytest.mark.parametrize("kind", [rl.RNNCell, rl.LSTMCell, rl.GRUCell])
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
-def test_training_goes_on_in_pytorch_where_it_stood(kind: type[rl.Cell], name: str) -> None:
+def test_training_continues_in_pytorch_where_it_stood(kind: type[rl.Cell], name: str) -> None:
     """20 steps here and 20 there are the 40 steps here: every loss, and every weight in the end."""
     (torch,) = needs("torch")
     task = rl.tasks.adding(6, batch_size=8)

@@ -127,7 +127,7 @@ def test_predict_across_its_chunks_is_one_forward_pass(cell_class: type[rl.Cell]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 70])
-def test_predict_goes_on_where_it_stopped(cut: int) -> None:
+def test_predict_continues_where_it_stopped(cut: int) -> None:
     model, x = stack(), regression(80).x
     whole, last = model.predict(x)
     first, state = model.predict(x[:cut])

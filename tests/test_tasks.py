@@ -68,7 +68,7 @@ def test_the_evaluation_batch_is_fixed_and_no_training_batch(make: Any) -> None:
 
 
 class Oracle(rl.SequenceModel):
-    """Answers what it is told; for classes as logits."""
+    """Answers what it is given; for classes as logits."""
 
     def __init__(self, task: tasks.Task, answer: Any) -> None:
         super().__init__(rl.RNNCell(task.input_size, 1, rng=0), rl.Dense(1, task.output_size, rng=0), task.loss)

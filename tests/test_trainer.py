@@ -163,7 +163,7 @@ def test_last_holds_the_gradients_before_clipping() -> None:
     assert_same(trainer.last.grads, expected)
 
 
-def test_a_task_goes_on_at_the_trainers_step_and_an_iterable_from_its_start() -> None:
+def test_a_task_continues_at_the_trainers_step_and_an_iterable_from_its_start() -> None:
     seen: list[Any] = []
 
     class Recording(rl.SequenceModel):

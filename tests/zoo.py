@@ -2,7 +2,7 @@
 
 Numbers 1 to 20 are mistakes of published implementations; "own" are further kinds. A mutant is a piece of a
 textbook method below, replaced by another (`mutant`), so that what is wrong can be read on one line. What cannot
-be told apart, or is no derivative:
+be distinguished, or is no derivative:
 
 * 4 (dL/dc of the next step dropped) and 5 (overwritten, = for +=) are one function here, since `step_backward`
   gets dL/dc of the next step as an argument: both are the animal "4, 5".
