@@ -19,11 +19,10 @@ from rnnlab.case import (
     best_method,
     cell_case,
     derivative,
-    loss_case,
     model_case,
-    pair_case,
 )
 from rnnlab.cells.bidirectional import Recurrent
+from rnnlab.functions import loss_case, pair_case
 from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
 from rnnlab.tables import html_table

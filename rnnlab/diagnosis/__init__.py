@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from rnnlab.batch import Batch
-from rnnlab.case import Case, best_method, cell_case, derivative, gradient, loss_case, model_case, pair_case, resized
+from rnnlab.case import Case, best_method, cell_case, derivative, gradient, model_case, resized
 from rnnlab.cells.base import Cell
 from rnnlab.diagnosis.compare import compare_cells
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.diagnosis.search import Fresh, Repair, Search, all_repairs, forward_repair
 from rnnlab.diagnosis.source import executed, learners, sources
+from rnnlab.functions import loss_case, pair_case
 from rnnlab.model import SequenceModel
 from rnnlab.threads import one_blas_thread
 from rnnlab.validate import describe, generator, positive_int
