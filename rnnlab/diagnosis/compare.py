@@ -9,8 +9,10 @@ import numpy as np
 
 from rnnlab.case import Arrays, Case, random_bias
 from rnnlab.cells.base import Cell
+from rnnlab.diagnosis.forward import missing_repair
+from rnnlab.diagnosis.goal import Goal
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
-from rnnlab.diagnosis.search import Goal, Search
+from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.source import executed, sources
 
 
@@ -73,7 +75,7 @@ def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Ge
 
 def _finding(search: Search, wrong: list[str], values: Arrays, exact: Arrays) -> Finding:
     """The line that makes the difference; without one, the first array that differs (the states follow from gates)."""
-    repair = search.repair() or search.forward()
+    repair = search.repair() or missing_repair(search)
     if repair is not None:
         edit = repair.edit
         line = edit.statement.lineno

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from rnnlab.diagnosis.goal import SAME
 from rnnlab.diagnosis.probe import PROBE, Place, Probe, instrumented, parts, places
 from rnnlab.diagnosis.source import Source
 from rnnlab.ops import Array
 
-SAME = 1e-6  # relative to the largest number compared
 MOST_ENTRIES = 480  # of one place
 Run = Callable[[Sequence[Any], dict[str, Any]], Array | None]
 
@@ -113,6 +113,19 @@ class Target:
         _, sizes, v = np.linalg.svd(self.columns, full_matrices=False)
         return np.asarray(v[sizes > 1e-9 * max(sizes[0], 1e-300)])
 
+    def of_factor(self) -> Target:
+        """For the value of x after `x *= f`: the same for f, as long as f has the shape of x."""
+        place = Place(self.place.source, self.place.statement, _root(self.place))
+        now = self.parts.get(id(place.node), [])
+        if [f.shape for f in now] != [c.shape for c in self.claimed]:
+            return self
+        with np.errstate(all="ignore"):
+            exact = [f * e / c for f, e, c in zip(now, self.exact, self.claimed, strict=True)]
+            columns = self.columns * np.concatenate([np.ravel(c / f) for f, c in zip(now, self.claimed, strict=True)])
+        if not all(np.isfinite(e).all() for e in exact) or not np.isfinite(columns).all():
+            return self
+        return Target(place, now, exact, self.known, columns, self.parts, self.spaces, self.sure)
+
     def fits(self, values: list[Any]) -> bool:
         """Whether every gradient would be right with these values, one for each occurrence."""
         if [np.shape(v) for v in values] != [e.shape for e in self.exact]:
@@ -134,7 +147,7 @@ def targets(run: Run, chosen: Sequence[Directions], claimed: Array, exact: Array
     determined = (v[:rank] ** 2).sum(axis=0) > 1 - 1e-6
     cuts = np.cumsum([d.columns.shape[1] for d in chosen])[:-1]
     shares = list(zip(chosen, np.split(change, cuts), np.split(determined, cuts), strict=True))
-    inner = [n for d in chosen for n in parts(d.place.node) if not d.place.after]
+    inner = [n for d in chosen for n in parts(_root(d.place))]
     probe = Probe({id(d.place.node): d.changes(c) for d, c, _ in shares})
     mended = run(_codes([d.place for d in chosen], True, inner), {PROBE: probe})
     if mended is None or not np.abs(mended - exact).max() <= 10 * SAME:
@@ -144,13 +157,21 @@ def targets(run: Run, chosen: Sequence[Directions], claimed: Array, exact: Array
         key, right = id(d.place.node), probe.values[id(d.place.node)]
         if len(right) == len(d.shapes):
             was = [r - c for r, c in zip(right, d.changes(change), strict=True)]
-            inside = {id(n): probe.values[id(n)] for n in parts(d.place.node)} | {key: was}
-            spaces = probe.spaces[key]
-            if d.place.after and isinstance(d.place.node, ast.Name):  # the names as they stand before the change
-                spaces = [space | {d.place.node.id: w} for space, w in zip(spaces, was, strict=True)]
-            known = d.changes(determined)
-            found.append(Target(d.place, was, right, known, d.columns, inside, spaces, bool(sure)))
+            root = _root(d.place)
+            inside = {id(n): probe.values[id(n)] for n in parts(root)} | {key: was}
+            target = Target(
+                d.place, was, right, d.changes(determined), d.columns, inside, probe.spaces[key], bool(sure)
+            )
+            found.append(target.of_factor() if root is not d.place.node else target)
     return found
+
+
+def _root(place: Place) -> ast.expr:
+    """Of `x *= f` what stands on the right."""
+    statement = place.statement
+    if place.after and isinstance(statement, ast.AugAssign) and isinstance(statement.op, ast.Mult):
+        return statement.value
+    return place.node
 
 
 def pushed_down(aim: Target) -> Iterator[tuple[ast.expr, list[Array], list[Array]]]:

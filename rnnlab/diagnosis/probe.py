@@ -120,28 +120,22 @@ def _elements(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _stored(statement: ast.stmt) -> Iterator[ast.expr]:
-    """The names whose value after a statement is not one of its expressions: unpacked, changed in part, `out=`."""
+    """What holds another value after a statement than one of its expressions: unpacked, `*=`, `out=`."""
+    targets: list[ast.expr] = []
     if isinstance(statement, ast.For):
-        targets: list[ast.expr] = [statement.target]
+        targets = [statement.target]
     elif isinstance(statement, ast.Assign):
-        targets = [t for t in statement.targets if isinstance(t, ast.Tuple | ast.Subscript)]
+        targets = [t for t in statement.targets if isinstance(t, ast.Tuple)]
     elif isinstance(statement, ast.AugAssign):
-        whole = isinstance(statement.op, ast.Add | ast.Sub) and isinstance(statement.target, ast.Name)
-        targets = [] if whole and not isinstance(statement.value, ast.Constant) else [statement.target]
+        if not isinstance(statement.op, ast.Add | ast.Sub):
+            targets = [statement.target]
+        elif isinstance(statement.value, ast.Constant):
+            targets = [ast.Name(next(n.id for n in ast.walk(statement.target) if isinstance(n, ast.Name)))]
     elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
         targets = [k.value for k in statement.value.keywords if k.arg == "out"]
-        targets += statement.value.args[:1] if ast.unparse(statement.value.func).endswith(".at") else []
-    else:
-        return
-    seen: set[str] = set()
-    for target in targets:
-        nodes = target.elts if isinstance(target, ast.Tuple) else [target]
-        for node in nodes:
-            while isinstance(node, ast.Subscript) and not isinstance(statement, ast.Expr):
-                node = node.value
-            if isinstance(node, ast.Name | ast.Subscript) and ast.unparse(node) not in seen:
-                seen.add(ast.unparse(node))
-                yield ast.parse(ast.unparse(node), mode="eval").body
+    nodes = [n for t in targets for n in (t.elts if isinstance(t, ast.Tuple) else [t])]
+    texts = dict.fromkeys(ast.unparse(n) for n in nodes if isinstance(n, ast.Name | ast.Subscript))
+    yield from (ast.parse(text, mode="eval").body for text in texts)
 
 
 def parts(node: ast.expr) -> list[ast.expr]:
@@ -179,7 +173,8 @@ def instrumented(
                     isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
                 )
                 value = call(id(place.node), place.node, inside=not unpacks)
-                line = ast.Assign([ast.Name(place.text, ast.Store())], value) if unpacks else ast.Expr(value)
+                name = unpacks and isinstance(place.node, ast.Name)
+                line = ast.Assign([ast.Name(place.text, ast.Store())], value) if name else ast.Expr(value)
                 lines.append(ast.copy_location(line, place.statement))
             if isinstance(plain, ast.For) and not any(p.before for p in behind.get(id(node), ())):
                 plain.body = [*lines, *plain.body]

@@ -3,221 +3,38 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from rnnlab.case import LOSS, Arrays, Case, derivative
+from rnnlab.diagnosis.bench import Bench, Repair, is_unpacking
 from rnnlab.diagnosis.edits import (
     Edit,
-    call_edits,
     copies,
     expression_edits,
     factor_edits,
     operand_edits,
     slots,
     statement_edits,
-    term_edits,
     updates,
 )
-from rnnlab.diagnosis.locate import SAME, Target, directions, pushed_down, recorded, suspects, targets
-from rnnlab.diagnosis.probe import PROBE, Place, Probe, instrumented, look, places
-from rnnlab.diagnosis.source import Source, running
-from rnnlab.diagnosis.terms import (
-    FORMS,
-    Values,
-    bracketed,
-    counts,
-    formed,
-    guesses,
-    plain_words,
-    readings,
-    vocabulary,
-    whole_words,
-)
-from rnnlab.diagnosis.words import sentence
-from rnnlab.ops import Array
+from rnnlab.diagnosis.locate import Target, directions, pushed_down, recorded, suspects, targets
+from rnnlab.diagnosis.probe import Place, look, places
+from rnnlab.diagnosis.source import Source
+from rnnlab.diagnosis.terms import FORMS, bracketed, formed, readings, scaled
+from rnnlab.diagnosis.vocabulary import Values, counts, plain_words, vocabulary, whole_words
 
-SHARE = 0.08  # of the wrong numbers that an edit has to mend, to be one mistake of several
-MOST_RUNS = 3000  # of the learner's code in one search: a number of runs, so that the answer is the same everywhere
-GIVES_NAMES = ("exchanged", "another operand", "index", "left out", "missing term")  # wrong in `h, c = prev`
 DOUBLE = 1e-9  # what the rounding of double precision leaves
 MOST_PAIRS = 6  # of places that are looked at closely
-FLOOR = 1e-5  # an array is measured against at least this share of the largest gradient
 UNKNOWN = "_rnnlab_word_"  # stands for another operand
 HEADS = (ast.For, ast.If, ast.While)
 
 
-@dataclass
-class Repair:
-    """An edit after which the gradients are right: all of them, or (`left` > 0) more than before."""
-
-    edit: Edit
-    text: str
-    mended: str
-    what: str
-    left: int
-
-    @classmethod
-    def of(cls, edit: Edit, left: int = 0) -> Repair:
-        """With its words, which are found before the edit is kept."""
-        return cls(edit, edit.source.text(edit.statement), edit.mended(), sentence(edit), left)
-
-
-class Goal:
-    """What the claimed gradients should be, as one vector, each array divided by its size."""
-
-    def __init__(self, exact: Arrays) -> None:
-        largest = max((np.abs(v).max(initial=0) for v in exact.values()), default=0)
-        self.sizes = {
-            name: max(np.abs(v).max(initial=0), FLOOR * largest, np.finfo(float).tiny) for name, v in exact.items()
-        }
-        self.shapes = {name: v.shape for name, v in exact.items()}
-        self.exact = self.vector(exact)
-        ends = np.cumsum([0, *(int(np.prod(shape)) for shape in self.shapes.values())])
-        self.slices = {name: slice(a, b) for name, a, b in zip(self.shapes, ends, ends[1:], strict=False)}
-
-    def vector(self, claims: Arrays) -> Array:
-        """All claims in a row; what has another shape counts as wrong in every entry."""
-        rows = []
-        for name, shape in self.shapes.items():
-            g = claims.get(name)
-            fits = g is not None and np.shape(g) == shape
-            rows.append(np.ravel(np.asarray(g) / self.sizes[name]) if fits else np.full(int(np.prod(shape)), 1e30))
-        return np.concatenate(rows)
-
-    def names(self, wrong: Array) -> list[str]:
-        """The arrays in which these entries stand."""
-        return [name for name, part in self.slices.items() if wrong[part].any()]
-
-
-class Fresh:
-    """The same functions on other numbers, of other sizes where that is possible: a repair must hold there too."""
-
-    def __init__(self, case: Case, method: str, rng: np.random.Generator, scale: float = 1.0) -> None:
-        self.case, self.scale = case, scale
-        self.loss: Array | None = None
-        with np.errstate(all="ignore"):
-            with contextlib.suppress(Exception):  # of code that raises there is no loss
-                self.loss = case.claims(1.0).get(LOSS)
-            self.asked = {}
-            for name, value in case.inputs.items():
-                direction = rng.normal(size=value.shape)
-                self.asked[name] = direction, derivative(partial(case.loss, name), value, direction, method)
-
-    def right(self, names: Iterable[str]) -> bool:
-        """Whether the claimed gradients agree with the derivatives in one random direction each."""
-        try:
-            with np.errstate(all="ignore"):
-                claims = self.case.claims(self.scale)
-        except Exception:  # an edit may raise anything
-            return False
-        for name in names:
-            if name == LOSS:
-                if self.loss is None or not np.allclose(claims[LOSS], self.loss, rtol=1e-9):
-                    return False
-                continue
-            direction, number = self.asked[name]
-            g = claims.get(name)
-            if g is None or np.shape(g) != direction.shape:
-                return False
-            size = max(abs(number), 1e-2 * float(np.abs(direction * g).sum()), 1e-12)
-            if not abs(float((direction * g).sum()) / self.scale - number) <= 10 * SAME * size:
-                return False
-        return True
-
-
-class Search:
+class Search(Bench):
     """Repairs of a backward pass whose claims differ from `exact`."""
-
-    def __init__(
-        self, case: Case, exact: Arrays, functions: Sequence[Source], fresh: Fresh, scale: float = 1.0
-    ) -> None:
-        self.case, self.goal, self.functions, self.fresh, self.scale = case, Goal(exact), functions, fresh, scale
-        self.exact = exact
-        self.current: dict[int, tuple[Source, Any]] = {}
-        self.runs = 0
-        self.claims: Arrays = {}
-        self.record: Any = None
-        self.record = self._reusable()
-        self.claimed = self.goal.vector({})
-        self.partial: Repair | None = None
-        self.located: Target | None = None
-        self.reached: list[Place] = []
-        trees = [n for s in functions for n in ast.walk(s.tree)]
-        numbers = {ast.unparse(n) for n in trees if isinstance(n, ast.Constant) and type(n.value) in (int, float)}
-        self.constants = sorted(numbers | {"0", "1"})
-
-    # ---- running -------------------------------------------------------------------------------
-
-    def _reusable(self) -> Any:
-        """One record of the forward pass for all runs; None where a backward pass uses it up."""
-        with contextlib.suppress(Exception):
-            self.record = record = self.case.record()
-            _freeze(record)  # no edit may spoil it for the next one
-            self.claims = {n: np.array(g) / self.scale for n, g in self.case.back(record, self.scale).items()}
-            first, second = self.goal.vector(self.claims), self.run([])
-            if second is not None and np.array_equal(first, second):
-                return record
-        self.record = None
-        with contextlib.suppress(Exception):  # it uses up its record, or writes in it: a new one for each run
-            self.claims = {n: np.array(g) / self.scale for n, g in self.case.claims(self.scale).items()}
-        return None
-
-    def run(self, codes: Sequence[Any], names: dict[str, Any] | None = None) -> Array | None:
-        """The claimed gradients with these codes in place; None where the code raises."""
-        self.runs += 1
-        every = {**self.current, **{id(s): (s, code) for s, code in codes}}
-        try:
-            with np.errstate(all="ignore"):
-                record = self.case.record() if self.record is None else self.record
-                with running(list(every.values()), names):
-                    claims = self.case.back(record, self.scale)
-                return self.goal.vector({name: np.asarray(g) / self.scale for name, g in claims.items()})
-        except Exception:  # an edit may raise anything
-            return None
-
-    def wrong(self, claims: Array) -> Array:
-        with np.errstate(invalid="ignore"):
-            return np.asarray(~(np.abs(claims - self.goal.exact) <= SAME))
-
-    def tried(self, edits: Iterable[Edit], most: int = MOST_RUNS) -> Repair | None:
-        """The first of so many edits after which everything is right, here and on fresh numbers."""
-        before, start = self.wrong(self.claimed), self.runs
-        enough = (1 - SHARE) * before.sum()
-        for edit in edits:
-            if self.runs > start + most or self.runs > MOST_RUNS:
-                return None
-            if is_unpacking(edit.statement) and edit.kind not in GIVES_NAMES:
-                continue
-            try:
-                code = edit.compiled()
-            except (SyntaxError, ValueError, TypeError):
-                continue
-            claims = self.run([(edit.source, code)])
-            if claims is None:
-                continue
-            wrong = self.wrong(claims)
-            left = int(wrong.sum())
-            if left == 0:
-                with running([*self.current.values(), (edit.source, code)]):
-                    if self.fresh.right(self.goal.shapes):
-                        return Repair.of(edit)
-            elif not (wrong & ~before).any() and left < (self.partial.left if self.partial else enough):
-                self.partial = Repair.of(edit, left)
-        return None
-
-    def accept(self, edit: Edit) -> None:
-        """Keep an edit, and look for the next mistake with it in place."""
-        edit.keep()
-        self.current[id(edit.source)] = (edit.source, edit.source.compiled(edit.source.tree))
-
-    # ---- one mistake ---------------------------------------------------------------------------
 
     def repair(self) -> Repair | None:
         """An edit that makes every gradient right, or None; then `partial` and `located` say how far it got."""
@@ -229,34 +46,36 @@ class Search:
                 return found
         return None
 
-    def _pairs(self, heads: bool | None = None) -> list[tuple[Source, ast.stmt]]:
+    def pairs(self, heads: bool | None = None) -> list[tuple[Source, ast.stmt]]:
         every = [(s, statement) for s in self.functions for statement in s.statements]
         return [pair for pair in every if heads is None or isinstance(pair[1], HEADS) == heads]
 
     def _raising(self) -> Iterator[Edit]:
         """The backward pass does not come to its end: an array that must not be changed, a name, a shape."""
-        yield from (e for pair in self._pairs() for e in statement_edits(*pair) if e.kind == "in place")
+        yield from (e for pair in self.pairs() for e in statement_edits(*pair) if e.kind == "in place")
         yield from (e for source in self.functions for e in copies(source))
         names = [f"self.{name}" for name in self.case.inputs if name.isidentifier()]
-        for pair in self._pairs():
+        for pair in self.pairs():
             yield from (*expression_edits(*pair), *operand_edits(*pair, names))
 
     def _whole_lines(self) -> Iterator[Edit]:
         """= for +=, a line too many, a loop that ends early, an update that is missing."""
         for heads in (False, True):
-            yield from (e for pair in self._pairs(heads) for e in statement_edits(*pair))
+            yield from (e for pair in self.pairs(heads) for e in statement_edits(*pair))
             if heads:
-                yield from (e for pair in self._pairs(True) for e in expression_edits(*pair, self.constants))
+                yield from (e for pair in self.pairs(True) for e in expression_edits(*pair, self.constants))
             else:
-                returns = [pair for pair in self._pairs(False) if isinstance(pair[1], ast.Return)]
+                returns = [pair for pair in self.pairs(False) if isinstance(pair[1], ast.Return)]
                 yield from (e for pair in returns for e in expression_edits(*pair) if e.kind == "exchanged")
-        for source, loop in self._pairs(True):
+        for source, loop in self.pairs(True):
             if isinstance(loop, ast.For):
-                space = self._names(look(source, loop.body[-1], before=False))
-                words = {w: v[0] for w, v in plain_words(vocabulary(source, [space])).items()}
+                space = self.names(look(source, loop.body[-1], before=False))
+                every = vocabulary(source, [space])
+                plain = plain_words(every)
+                words = {w: v[0] for w, v in every.items() if w.isidentifier() or w in plain}
                 yield from updates(source, loop, words)
 
-    def _names(self, place: Place) -> dict[str, Any]:
+    def names(self, place: Place) -> dict[str, Any]:
         """The local names at a place, the first time."""
         return next(iter(recorded(self.run, [place], True).spaces[id(place.node)]), {})
 
@@ -293,7 +112,7 @@ class Search:
         """The place's expression as the tree reads now."""
         parent, name, index = slots(aim.place.source)[id(aim.place.node)]
         new = getattr(parent, name) if index is None else getattr(parent, name)[index]
-        return compile(ast.fix_missing_locations(ast.Expression(_copied(new))), "", "eval")
+        return compile(ast.unparse(new), "", "eval")
 
     def _fits(self, aim: Target, code: Any, words: Sequence[dict[str, Any]] = ()) -> bool:
         """Whether the gradients would be right with this code in the place of the expression."""
@@ -335,7 +154,7 @@ class Search:
         lines = {id(p.statement): p for p in reversed(nearest)}
         lines = dict(reversed(lines.items()))
         yield from (e for p in lines.values() for e in expression_edits(p.source, p.statement, self.constants))
-        rest = [pair for pair in self._pairs(False) if id(pair[1]) not in lines]
+        rest = [pair for pair in self.pairs(False) if id(pair[1]) not in lines]
         yield from (edit for pair in rest for edit in expression_edits(*pair, self.constants))
         if self.located is None:
             for p in lines.values():
@@ -359,7 +178,8 @@ class Search:
                 given = ast.unparse(node), claimed, exact
                 found_here = readings(*given, known, words, whole)
                 if node is aim.place.node and not all(k.all() for k in known):
-                    found_here = itertools.chain(found_here, guesses(*given, aim.seen(), words, whole))
+                    goal, have = (aim.seen() @ np.concatenate([np.ravel(v) for v in row]) for row in (exact, claimed))
+                    found_here = itertools.chain(found_here, scaled(given[0], goal, have, whole))
                 for text, kind, term in found_here:
                     new = ast.parse(text, mode="eval").body
                     foreign = {n.id for n in ast.walk(new) if isinstance(n, ast.Name)} - here
@@ -419,47 +239,6 @@ class Search:
                 if self.partial is not None or solved == MOST_PAIRS:
                     return
 
-    def forward(self) -> Repair | None:
-        """What a forward pass lacks: an activation, a term."""
-        self.runs = 0
-        rows = []
-        for source, statement in self._pairs(False):
-            words = vocabulary(source, [self._names(look(source, statement))])
-            rows.append((source, statement, list(plain_words(words))))
-        functions = ("np.tanh", "sigmoid", "relu", "rl.ops.sigmoid", "rl.ops.relu")
-        calls = (e for source, statement, _ in rows for e in call_edits(source, statement, functions, wrap=True))
-        terms = (
-            e
-            for source, statement, words in rows
-            for e in term_edits(
-                source, statement, [f"{a} @ {b}" for a in words for b in words if b.startswith("self.")] + words
-            )
-        )
-        return self.tried(calls) or self.tried(terms)
-
-
-def _copied(node: ast.expr) -> ast.expr:
-    return ast.parse(ast.unparse(node), mode="eval").body
-
-
-def _freeze(thing: Any, depth: int = 6) -> None:
-    """Every array within is read-only from here on."""
-    if isinstance(thing, np.ndarray):
-        thing.flags.writeable = False
-    elif depth and isinstance(thing, tuple | list | dict):
-        for element in thing.values() if isinstance(thing, dict) else thing:
-            _freeze(element, depth - 1)
-    elif depth and hasattr(thing, "__dict__") and not callable(thing):
-        _freeze(vars(thing), depth - 1)
-
-
-def is_unpacking(statement: ast.stmt) -> bool:
-    """Whether a statement only gives names to what is there."""
-    kinds = (ast.Tuple, ast.Name, ast.expr_context, ast.Subscript, ast.Constant, ast.Attribute)
-    if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Tuple):
-        return False
-    return all(isinstance(n, kinds) for n in ast.walk(statement.value))
-
 
 def _unlikely(aim: Target) -> tuple[bool, ...]:
     """A place that mends much, where something is computed, is where the mistake is named; of those the last."""
@@ -496,54 +275,3 @@ def all_repairs(search: Search, most: int) -> tuple[list[Repair], bool]:
         if not repair.left:
             return found, True
     return found, False
-
-
-def forward_repair(
-    case: Case, functions: Sequence[Source], method: str, wrong: Sequence[str], factors: bool
-) -> Repair | None:
-    """An edit of the forward pass after which the backward pass, as it is, gives the right gradients.
-
-    With `factors` it may be a factor too, where the backward pass is not the learner's own.
-    """
-    if not functions:
-        return None
-    rng = np.random.default_rng(1)
-    names = [name for name in (*wrong, *case.inputs) if not name.startswith("states[") or name == "states[0]"]
-    fresh, reaching = case.remake(rng, False) if case.remake else case, case.claims()
-
-    def agrees(case: Case) -> bool:
-        claims = case.claims()
-        for name in names:
-            direction = rng.normal(size=case.inputs[name].shape)
-            number = derivative(partial(case.loss, name), case.inputs[name], direction, method)
-            if case is not fresh and np.count_nonzero(claims[name]) != np.count_nonzero(reaching[name]):
-                return False  # less is compared than before
-            parts = direction * claims[name]
-            if not abs(float(parts.sum()) - number) <= 10 * SAME * max(abs(number), float(np.abs(parts).sum())):
-                return False
-        return True
-
-    def edits() -> Iterator[Edit]:
-        rows = [(source, statement) for source in functions for statement in source.statements]
-        calls = {n.func.id for s in functions for n in ast.walk(s.tree) if _calls_a_name(n)}  # type: ignore[attr-defined]
-        known = sorted(calls | {"sigmoid", "np.tanh"})
-        yield from (edit for row in rows for edit in call_edits(*row, known))
-        yield from (e for row in rows for e in expression_edits(*row) if e.kind in ("exchanged", "operator"))
-        for source, statement in rows:
-            place, probe = look(source, statement), Probe()
-            with running([instrumented(source, [place], local_names=True)], {PROBE: probe}):
-                case.record()
-            for space in probe.spaces[id(place.node)][:1]:
-                words = plain_words(vocabulary(source, [space]))
-                yield from operand_edits(source, statement, words)
-                yield from factor_edits(source, statement, words if factors else ())
-
-    for edit in itertools.islice(edits(), MOST_RUNS // 2):
-        with contextlib.suppress(Exception), running([(edit.source, edit.compiled())]):  # an edit may raise anything
-            if agrees(case) and agrees(fresh):
-                return Repair.of(edit)
-    return None
-
-
-def _calls_a_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1

@@ -1,0 +1,144 @@
+"""The bench: the learner's code is run with an edit in place, and what it claims is compared."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnnlab.case import Arrays, Case
+from rnnlab.diagnosis.edits import Edit
+from rnnlab.diagnosis.goal import SAME, Fresh, Goal
+from rnnlab.diagnosis.locate import Target
+from rnnlab.diagnosis.probe import Place
+from rnnlab.diagnosis.source import Source, executed, running, sources
+from rnnlab.diagnosis.words import sentence
+from rnnlab.ops import Array
+
+SHARE = 0.08  # of the wrong numbers that an edit has to mend, to be one mistake of several
+MOST_RUNS = 2000  # of the learner's code in one search: a number of runs, so that the answer is the same everywhere
+GIVES_NAMES = ("exchanged", "another operand", "index", "left out", "missing term")  # wrong in `h, c = prev`
+
+
+@dataclass
+class Repair:
+    """An edit after which the gradients are right: all of them, or (`left` > 0) more than before."""
+
+    edit: Edit
+    text: str
+    mended: str
+    what: str
+    left: int
+
+    @classmethod
+    def of(cls, edit: Edit, left: int = 0) -> Repair:
+        """With its words, which are found before the edit is kept."""
+        return cls(edit, edit.source.text(edit.statement), edit.mended(), sentence(edit), left)
+
+
+class Bench:
+    """A backward pass whose claims differ from `exact`, on which edits are tried."""
+
+    def __init__(
+        self, case: Case, exact: Arrays, functions: Sequence[Source], fresh: Fresh, scale: float = 1.0
+    ) -> None:
+        self.case, self.goal, self.functions, self.fresh, self.scale = case, Goal(exact), functions, fresh, scale
+        self.exact = exact
+        self.current: dict[int, tuple[Source, Any]] = {}
+        self.runs = 0
+        self.claims: Arrays = {}
+        self.record: Any = None
+        self.record = self._reusable()
+        self.claimed = self.goal.vector({})
+        self.partial: Repair | None = None
+        self.located: Target | None = None
+        self.reached: list[Place] = []
+        forward = sources(executed(case.record)[1])  # its numbers may stand in the backward pass
+        trees = [n for s in (*functions, *forward) for n in ast.walk(s.tree)]
+        numbers = {ast.unparse(n) for n in trees if isinstance(n, ast.Constant) and type(n.value) in (int, float)}
+        self.constants = sorted(numbers | {"0", "1"})
+
+    def _reusable(self) -> Any:
+        """One record of the forward pass for all runs; None where a backward pass uses it up."""
+        with contextlib.suppress(Exception):
+            self.record = record = self.case.record()
+            _freeze(record)  # no edit may spoil it for the next one
+            self.claims = {n: np.array(g) / self.scale for n, g in self.case.back(record, self.scale).items()}
+            first, second = self.goal.vector(self.claims), self.run([])
+            if second is not None and np.array_equal(first, second):
+                return record
+        self.record = None
+        with contextlib.suppress(Exception):  # it uses up its record, or writes in it: a new one for each run
+            self.claims = {n: np.array(g) / self.scale for n, g in self.case.claims(self.scale).items()}
+        return None
+
+    def run(self, codes: Sequence[Any], names: dict[str, Any] | None = None) -> Array | None:
+        """The claimed gradients with these codes in place; None where the code raises."""
+        self.runs += 1
+        every = {**self.current, **{id(s): (s, code) for s, code in codes}}
+        try:
+            with np.errstate(all="ignore"):
+                record = self.case.record() if self.record is None else self.record
+                with running(list(every.values()), names):
+                    claims = self.case.back(record, self.scale)
+                return self.goal.vector({name: np.asarray(g) / self.scale for name, g in claims.items()})
+        except Exception:  # an edit may raise anything
+            return None
+
+    def wrong(self, claims: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(~(np.abs(claims - self.goal.exact) <= SAME))
+
+    def tried(self, edits: Iterable[Edit], most: int = MOST_RUNS) -> Repair | None:
+        """The first of so many edits after which everything is right, here and on fresh numbers."""
+        before, start = self.wrong(self.claimed), self.runs
+        enough = (1 - SHARE) * before.sum()
+        for edit in edits:
+            if self.runs > start + most or self.runs > MOST_RUNS:
+                return None
+            if is_unpacking(edit.statement) and edit.kind not in GIVES_NAMES:
+                continue
+            try:
+                code = edit.compiled()
+            except (SyntaxError, ValueError, TypeError):
+                continue
+            claims = self.run([(edit.source, code)])
+            if claims is None:
+                continue
+            wrong = self.wrong(claims)
+            left = int(wrong.sum())
+            if left == 0:
+                with running([*self.current.values(), (edit.source, code)]):
+                    if self.fresh.right(self.goal.shapes):
+                        return Repair.of(edit)
+            elif not (wrong & ~before).any() and left < (self.partial.left if self.partial else enough):
+                self.partial = Repair.of(edit, left)
+        return None
+
+    def accept(self, edit: Edit) -> None:
+        """Keep an edit, and look for the next mistake with it in place."""
+        edit.keep()
+        self.current[id(edit.source)] = (edit.source, edit.source.compiled(edit.source.tree))
+
+
+def _freeze(thing: Any, depth: int = 6) -> None:
+    """Every array within is read-only from here on."""
+    if isinstance(thing, np.ndarray):
+        thing.flags.writeable = False
+    elif depth and isinstance(thing, tuple | list | dict):
+        for element in thing.values() if isinstance(thing, dict) else thing:
+            _freeze(element, depth - 1)
+    elif depth and hasattr(thing, "__dict__") and not callable(thing):
+        _freeze(vars(thing), depth - 1)
+
+
+def is_unpacking(statement: ast.stmt) -> bool:
+    """Whether a statement only gives names to what is there."""
+    kinds = (ast.Tuple, ast.Name, ast.expr_context, ast.Subscript, ast.Constant, ast.Attribute)
+    if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Tuple):
+        return False
+    return all(isinstance(n, kinds) for n in ast.walk(statement.value))

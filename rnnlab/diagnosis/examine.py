@@ -1,0 +1,240 @@
+"""One case examined: the claimed gradients against the exact ones, and the mistakes that make the difference."""
+
+from __future__ import annotations
+
+import ast
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rnnlab.case import Case, best_method, derivative, gradient
+from rnnlab.diagnosis.bench import Repair
+from rnnlab.diagnosis.forward import forward_repair
+from rnnlab.diagnosis.goal import Fresh
+from rnnlab.diagnosis.report import Diagnosis, Finding, listing
+from rnnlab.diagnosis.search import Search, all_repairs
+from rnnlab.diagnosis.source import executed, learners, sources
+from rnnlab.threads import one_blas_thread
+
+LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
+RIGHT = 1e-7  # a directional derivative against the claimed one
+MOST_MISTAKES = 5
+
+
+def examined(make: Callable[[], Case], title: str, rng: np.random.Generator) -> Diagnosis:
+    with one_blas_thread(), np.errstate(all="ignore"):  # NaN and infinity are findings
+        try:
+            case = make()
+            first, again = (_losses(case) for _ in range(2))
+            record = case.record()
+        except MemoryError as error:
+            raise MemoryError("T, B: expected a case that fits into memory; take smaller ones") from error
+        except TypeError as error:
+            if "expected" in str(error):
+                raise
+            return Diagnosis(title, (_raised("the forward pass", error),))
+        except Exception as error:  # a learner's code may raise anything
+            return Diagnosis(title, (_raised("the forward pass", error),))
+        if not np.array_equal(first, again):
+            what = (
+                "The forward pass gives another answer at each call with the same arguments: are random numbers drawn "
+                "in it, or is something kept from the call before? There is no derivative to compare with."
+            )
+            return Diagnosis(title, (Finding("state left over", what, outputs=("the forward pass",)),))
+        result, codes = executed(lambda: case.back(record, 1.0))
+        if isinstance(result, TypeError) and str(result).startswith(("backward: expected", "f: expected")):
+            raise result
+        return _compared(case, title, result, codes, rng)
+
+
+def _losses(case: Case) -> list[Any]:
+    name, value = next(iter(case.inputs.items()))
+    return [np.real(case.loss(name, value))]
+
+
+def _compared(case: Case, title: str, result: Any, codes: set[Any], rng: np.random.Generator) -> Diagnosis:
+    """The claimed gradients against the exact ones, and the search for what mends them."""
+    raised = result if isinstance(result, Exception) else None
+    claims = {} if raised else {name: np.array(g) for name, g in result.items()}
+    method = best_method(case, rng)
+    notes = [] if raised else _notes(case, claims, method)
+    if not raised:
+        again = executed(case.claims)[0]
+        if isinstance(again, Exception):
+            return Diagnosis(title, (_raised("a second call of the backward pass", again),))
+        if any(not np.array_equal(claims[name], again[name], equal_nan=True) for name in claims):
+            what = (
+                "A second call of the backward pass gives another answer: what it keeps between calls is not cleared."
+            )
+            return Diagnosis(title, (Finding("state left over", what, outputs=tuple(claims)),))
+    names = list(case.inputs) if raised else [name for name in claims if name in case.inputs]
+    wrong = names if raised else [n for n in names if not _agrees(case, n, claims[n], method, rng)]
+    scale = 1.0
+    if not wrong and case.linear:
+        large = case.claims(LARGE)
+        wrong, scale = [n for n in names if not _same(large[n] / LARGE, claims[n])], LARGE
+    if not wrong:
+        return Diagnosis(title, (), tuple(notes))
+    exact = {n: g for n, g in claims.items() if n not in wrong} if scale == 1 else dict(claims)
+    if scale == 1:
+        exact |= {n: gradient(partial(case.loss, n), case.inputs[n], method) for n in wrong}
+    findings = _mistakes(case, exact, codes, method, scale, raised, rng)
+    if scale != 1 and not case.blocks:  # functions whose gradients are small where they are used
+        notes += [f"{f.where}: for gradients {LARGE:g} times as large: {f.what}" for f in findings]
+        findings = []
+    return Diagnosis(title, tuple(findings), tuple(notes))
+
+
+def _mistakes(
+    case: Case, exact: Any, codes: set[Any], method: str, scale: float, raised: Exception | None, rng: Any
+) -> list[Finding]:
+    fresh = Fresh(case.remake(rng, False) if case.remake else case, method, rng, scale)
+    search = Search(case, exact, sources(codes), fresh, scale)
+    wrong = search.goal.names(search.wrong(search.goal.vector(dict(search.claims))))
+    if not wrong and not raised:
+        return [_single_precision(search, list(exact))]
+    first = search.repair()
+    if first is not None:
+        return [_finding(first, wrong, raised)]
+    located = search.located
+    if raised:
+        return [_raised("the backward pass", raised)]
+    forward = sources(executed(case.record)[1]) if scale == 1 and located is None else []
+    if repair := forward_repair(case, forward, method, wrong, not search.functions):
+        found = _finding(repair, wrong)
+        what = "The forward and the backward pass do not belong together. They would, if this line were another"
+        return [replace(found, what=f"{what}: {found.what}")]
+    repairs, right = _several(case, codes, method, search, scale, rng)
+    if right:
+        return [_finding(repair, wrong) for repair in repairs]
+    return [_unexplained(search, located, wrong)]
+
+
+def _several(
+    case: Case, codes: set[Any], method: str, search: Search, scale: float, rng: Any
+) -> tuple[list[Repair], bool]:
+    """Several mistakes: first over one time step, where each stands alone, then over all."""
+    found: list[Repair] = []
+    functions = sources(codes)
+    longer = Search(case, search.exact, functions, search.fresh, scale)
+    remake = case.remake
+    if remake is not None and case.steps > 1:
+        short = remake(rng, True)
+        try:
+            claims = short.claims()
+        except Exception:  # an index may be out of range there
+            claims = {}
+        exact = {n: gradient(partial(short.loss, n), short.inputs[n], method) for n in claims}
+        shorter = Search(short, exact or search.exact, functions, Fresh(remake(rng, True), method, rng), 1.0)
+        if claims and shorter.wrong(shorter.goal.vector(claims)).any():
+            found, right = all_repairs(shorter, MOST_MISTAKES)
+            longer.current = shorter.current
+            if not right:
+                return found, False
+            now = longer.run([])
+            if now is not None and not longer.wrong(now).any():
+                return found, True
+    more, right = all_repairs(longer, MOST_MISTAKES)
+    return found + more, right
+
+
+def _finding(repair: Repair, wrong: list[str], raised: Exception | None = None) -> Finding:
+    edit, what = repair.edit, repair.what
+    text, line = repair.text, edit.statement.lineno
+    if raised is not None:
+        what = f"The backward pass raises {type(raised).__name__}: {str(raised).rstrip('.')}. {what}"
+    return Finding(edit.kind, what, edit.source.name, line, text, repair.mended, tuple(wrong))
+
+
+def _unexplained(search: Search, located: Any, wrong: list[str]) -> Finding:
+    if located is None:
+        zero = [name for name in wrong if not np.any(search.claims.get(name, 1.0))]
+        if zero:
+            what = f"All zeros: {listing(zero)}. Is the gradient never written, or is a line lost?"
+            return Finding("never written", what, outputs=tuple(zero))
+        what = f"Wrong: {listing(wrong)}. No change of a single line was found that mends this."
+        return Finding("unexplained", what, outputs=tuple(wrong))
+    place = located.place
+    worst = [np.abs(e - c).max() for e, c in zip(located.exact, located.claimed, strict=True)]
+    k = int(np.argmax(worst))
+    index = np.unravel_index(np.argmax(np.abs(located.exact[k] - located.claimed[k])), located.exact[k].shape)
+    numbers = (
+        f"`{ast.unparse(place.node)}` {list(map(int, index))} is {located.claimed[k][index]:.6g} and should be "
+        f"{located.exact[k][index]:.6g}"
+    )
+    what = f"The value of `{ast.unparse(place.node)}` is wrong, and no small edit was found that mends it."
+    if _mixes(located):
+        what += (
+            " The right value mixes the units of a row (a mean or a norm in the forward pass?), and this one does not."
+        )
+    text, line = place.source.text(place.statement), place.statement.lineno
+    return Finding("unexplained", what, place.source.name, line, text, None, tuple(wrong), numbers)
+
+
+def _mixes(located: Any) -> bool:
+    """Whether the right values of every row add up to 0, as behind a mean, and the claimed ones do not."""
+    if any(e.ndim != 2 or e.shape[-1] < 3 for e in located.exact):
+        return False
+    exact, claimed = np.concatenate(located.exact), np.concatenate(located.claimed)
+    return bool(np.abs(exact.sum(axis=-1)).max() < 1e-8 * np.abs(exact).max() < np.abs(claimed.sum(axis=-1)).max())
+
+
+def _single_precision(search: Search, names: list[str]) -> Finding:
+    place = search.single()
+    what = (
+        "A value of single precision (float32) stands in the backward pass: its error is that of float32, about 1e-7."
+    )
+    if place is None:
+        return Finding("float32", what, outputs=tuple(names))
+    repair = search.in_double(place)
+    text, line = place.source.text(place.statement), place.statement.lineno
+    return Finding("float32", what, place.source.name, line, text, repair, tuple(names))
+
+
+def _raised(where: str, error: Exception) -> Finding:
+    """What a learner's code raises, and the line of theirs that it comes from."""
+    frames = [(f, n) for f, n in traceback.walk_tb(error.__traceback__) if learners({f.f_code})]
+    message = ": ".join(filter(None, (type(error).__name__, str(error).rstrip("."))))
+    if not frames:
+        return Finding("exception", f"{where} raises {message}.", outputs=(where,))
+    frame, line = frames[-1]
+    import linecache
+
+    text = linecache.getline(frame.f_code.co_filename, line).strip()
+    return Finding("exception", f"{where} raises {message}.", frame.f_code.co_name, line, text, None, (where,))
+
+
+def _agrees(case: Case, name: str, claimed: Any, method: str, rng: np.random.Generator) -> bool:
+    """One random direction: the claimed derivative along it is the exact one."""
+    value = case.inputs[name]
+    if np.shape(claimed) != value.shape or not np.isfinite(claimed).all():
+        return False
+    direction = rng.normal(size=value.shape)
+    number = derivative(lambda v: case.loss(name, v), value, direction, method)
+    size = np.sqrt((np.square(claimed) * np.square(direction)).sum())
+    bound = 1e-9 if method == "complex step" else RIGHT * 10
+    return bool(abs(float((direction * claimed).sum()) - number) <= bound * max(abs(number), float(size), 1e-9))
+
+
+def _same(a: Any, b: Any) -> bool:
+    with np.errstate(invalid="ignore"):
+        return bool(np.abs(a - b).max(initial=0) <= 1e-9 * max(np.abs(b).max(initial=0), 1e-12))
+
+
+def _notes(case: Case, claims: Any, method: str) -> list[str]:
+    """What is no wrong derivative, and worth a look."""
+    notes = []
+    if method != "complex step":
+        notes.append("the forward pass does not take complex numbers: exact derivatives are central differences")
+    for name in case.inputs:
+        if name not in claims:
+            notes.append(f"the backward pass returns no gradient of {name}: it was not checked")
+    for name, gates in case.blocks.items():
+        dead = [g for g, block in zip(gates, claims.get(name, ()), strict=False) if not np.any(block)]
+        if name == "b" and dead:
+            notes.append(f"no gradient reaches the gate {listing(dead)}: it has no effect on the outputs")
+    return notes

@@ -1,0 +1,90 @@
+"""Repairs of a forward pass: one that does not belong to its backward pass, or differs from a reference."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from rnnlab.case import Case, derivative
+from rnnlab.diagnosis.bench import MOST_RUNS, Repair
+from rnnlab.diagnosis.edits import Edit, call_edits, expression_edits, factor_edits, operand_edits, term_edits
+from rnnlab.diagnosis.goal import SAME
+from rnnlab.diagnosis.probe import PROBE, Probe, instrumented, look
+from rnnlab.diagnosis.search import Search
+from rnnlab.diagnosis.source import Source, running
+from rnnlab.diagnosis.vocabulary import plain_words, vocabulary
+
+
+def missing_repair(search: Search) -> Repair | None:
+    """What a forward pass lacks beside its reference: an activation, a term."""
+    search.runs = 0
+    rows = []
+    for source, statement in search.pairs(False):
+        words = vocabulary(source, [search.names(look(source, statement))])
+        rows.append((source, statement, list(plain_words(words))))
+    functions = ("np.tanh", "sigmoid", "relu", "rl.ops.sigmoid", "rl.ops.relu")
+    calls = (e for source, statement, _ in rows for e in call_edits(source, statement, functions, wrap=True))
+    terms = (
+        edit
+        for source, statement, words in rows
+        for edit in term_edits(
+            source, statement, [f"{a} @ {b}" for a in words for b in words if b.startswith("self.")] + words
+        )
+    )
+    return search.tried(calls) or search.tried(terms)
+
+
+def forward_repair(
+    case: Case, functions: Sequence[Source], method: str, wrong: Sequence[str], factors: bool
+) -> Repair | None:
+    """An edit of the forward pass after which the backward pass, as it is, gives the right gradients.
+
+    With `factors` it may be a factor too, where the backward pass is not the learner's own.
+    """
+    if not functions:
+        return None
+    rng = np.random.default_rng(1)
+    names = [name for name in (*wrong, *case.inputs) if not name.startswith("states[") or name == "states[0]"]
+    fresh, reaching = case.remake(rng, False) if case.remake else case, case.claims()
+
+    def agrees(case: Case) -> bool:
+        claims = case.claims()
+        for name in names:
+            direction = rng.normal(size=case.inputs[name].shape)
+            number = derivative(partial(case.loss, name), case.inputs[name], direction, method)
+            if case is not fresh and np.count_nonzero(claims[name]) != np.count_nonzero(reaching[name]):
+                return False  # less is compared than before
+            parts = direction * claims[name]
+            if not abs(float(parts.sum()) - number) <= 10 * SAME * max(abs(number), float(np.abs(parts).sum())):
+                return False
+        return True
+
+    def edits() -> Iterator[Edit]:
+        rows = [(source, statement) for source in functions for statement in source.statements]
+        calls = {n.func.id for s in functions for n in ast.walk(s.tree) if _calls_a_name(n)}  # type: ignore[attr-defined]
+        known = sorted(calls | {"sigmoid", "np.tanh"})
+        yield from (edit for row in rows for edit in call_edits(*row, known))
+        yield from (e for row in rows for e in expression_edits(*row) if e.kind in ("exchanged", "operator"))
+        for source, statement in rows:
+            place, probe = look(source, statement), Probe()
+            with running([instrumented(source, [place], local_names=True)], {PROBE: probe}):
+                case.record()
+            for space in probe.spaces[id(place.node)][:1]:
+                words = plain_words(vocabulary(source, [space]))
+                yield from operand_edits(source, statement, words)
+                yield from factor_edits(source, statement, words if factors else ())
+
+    for edit in itertools.islice(edits(), MOST_RUNS // 2):
+        with contextlib.suppress(Exception), running([(edit.source, edit.compiled())]):  # an edit may raise anything
+            if agrees(case) and agrees(fresh):
+                return Repair.of(edit)
+    return None
+
+
+def _calls_a_name(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1

@@ -1,0 +1,112 @@
+"""Words: what has a name where an expression stands, and what these names hold each time it is computed."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnlab.diagnosis.source import Source
+from rnnlab.ops import Array
+
+Values = dict[str, list[Array]]  # by the text of an expression, one array for each occurrence
+
+
+def vocabulary(source: Source, spaces: Sequence[Mapping[str, Any]]) -> Values:
+    """The arrays that the learner's names hold at each occurrence: elements, attributes and neighbours in time too."""
+    texts: dict[str, None] = {}
+    for name, value in spaces[0].items():
+        texts |= dict.fromkeys(_inside(name, value)) if name.isidentifier() else {}
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Del):
+            texts[ast.unparse(node)] = None
+            if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Tuple | ast.Slice):
+                for step in (n.id for n in ast.walk(node.slice) if isinstance(n, ast.Name)):
+                    for array in {ast.unparse(node.value), _root(node)}:
+                        texts |= {f"{array}[{near}]": None for near in (step, f"{step} - 1", f"{step} + 1")}
+        elif isinstance(node, ast.BinOp | ast.Call) and _pure(node):
+            texts[ast.unparse(node)] = None
+    found: Values = {}
+    every = [{**source.function.__globals__, **space} for space in spaces]
+    for text in sorted(texts, key=lambda t: (not t.isidentifier(), "(" in t)):
+        code = compile(text, "", "eval")
+        try:
+            values = [np.asarray(eval(code, space)) for space in every]
+        except Exception:  # not defined there, or no such index
+            continue
+        if all(v.dtype.kind == "f" and v.ndim <= 3 and v.size for v in values):
+            found[text] = [np.array(v) for v in values]
+    return found
+
+
+def _inside(text: str, value: Any, depth: int = 2) -> Iterator[str]:
+    """A name, and the elements and attributes of what it holds."""
+    if isinstance(value, np.ndarray):
+        yield text
+        yield from (f"{text}[{k}]" for k in range(min(len(value), 8)) if value.ndim == 3)
+    elif isinstance(value, Mapping) and depth:
+        for key in list(value)[:40]:
+            yield from _inside(f"{text}[{key!r}]", value[key], depth - 1)
+    elif isinstance(value, tuple | list) and depth:
+        for k, element in enumerate(value[:12]):
+            yield from _inside(f"{text}[{k}]", element, depth - 1)
+    elif depth and hasattr(value, "__dict__") and not inspect.ismodule(value) and not inspect.isclass(value):
+        params = getattr(value, "params", {})
+        for name, inner in {**(params if isinstance(params, Mapping) else {}), **vars(value)}.items():
+            if not name.startswith("_"):
+                yield from _inside(f"{text}.{name}", inner, depth - 1)
+
+
+def plain_words(words: Values) -> Values:
+    """The names, elements and attributes among these texts, one for each value, the shortest."""
+    kinds, found, seen = (ast.Name, ast.Subscript, ast.Attribute), {}, set()
+    for text in sorted(words, key=lambda w: (len(w), w)):
+        key = b"".join(v.tobytes() for v in words[text])
+        if key not in seen and isinstance(ast.parse(text, mode="eval").body, kinds):
+            seen.add(key)
+            found[text] = words[text]
+    return found
+
+
+def whole_words(source: Source, space: Mapping[str, Any]) -> list[str]:
+    """The texts of the function that hold whole numbers or lists of them: classes, positions."""
+    texts = {ast.unparse(n) for n in ast.walk(source.tree) if isinstance(n, ast.Name | ast.Subscript | ast.Attribute)}
+    found, names = [], {**source.function.__globals__, **space}
+    for text in sorted(texts):
+        try:
+            value = np.asarray(eval(text, names))
+        except Exception:  # not defined there
+            continue
+        if value.dtype.kind == "i" and value.ndim <= 1:
+            found.append(text)
+    return found
+
+
+def counts(spaces: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Whole numbers by the text that gives them: `T`, `len(x)`, `x.shape[0]`."""
+    found = {name: v for name, v in spaces[0].items() if type(v) is int and v > 1}
+    for name, value in spaces[0].items():
+        if isinstance(value, np.ndarray) and name.isidentifier():
+            found |= {f"{name}.shape[{k}]": n for k, n in enumerate(value.shape) if n > 1}
+        elif isinstance(value, list | tuple) and len(value) > 1:
+            found[f"len({name})"] = len(value)
+    return found
+
+
+def _root(node: ast.expr) -> str:
+    """The name of the array that is indexed: hs of hs[1:][t - 1]."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    return ast.unparse(node)
+
+
+def _pure(node: ast.expr) -> bool:
+    """Arithmetic and functions of NumPy alone, of moderate length: it can be evaluated once more."""
+    calls = [n.func for n in ast.walk(node) if isinstance(n, ast.Call)]
+    known = all(isinstance(f, ast.Attribute) and isinstance(f.value, ast.Name) and f.value.id == "np" for f in calls)
+    return (
+        known and sum(1 for _ in ast.walk(node)) <= 24 and not any(isinstance(n, ast.keyword) for n in ast.walk(node))
+    )
