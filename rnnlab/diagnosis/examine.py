@@ -128,7 +128,8 @@ def _several(
             claims = short.claims()
         except Exception:  # an index may be out of range there
             claims = {}
-        exact = {n: gradient(partial(short.loss, n), short.inputs[n], method) for n in claims}
+        exact = dict(claims)  # a loss among them is what it is
+        exact |= {n: gradient(partial(short.loss, n), x, method) for n, x in short.inputs.items() if n in claims}
         shorter = Search(short, exact or search.exact, functions, Fresh(remake(rng, True), method, rng), 1.0)
         if claims and shorter.wrong(shorter.goal.vector(claims)).any():
             found, right = all_repairs(shorter, MOST_MISTAKES)
