@@ -35,12 +35,14 @@ from rnnlab.trainer import Trainer
 if TYPE_CHECKING:
     from rnnlab import experiments, interop, lab, plots
     from rnnlab.diagnosis import Diagnosis, Finding, diagnose
-    from rnnlab.gradcheck import GradientMismatch, GradientReport, check_gradients
+    from rnnlab.gradcheck import check_gradients
+    from rnnlab.gradreport import GradientMismatch, GradientReport
     from rnnlab.lesson.explain import StepExplanation, explain_step
 
 _ON_DEMAND = {
     "rnnlab.lesson.explain": ("StepExplanation", "explain_step"),
-    "rnnlab.gradcheck": ("GradientMismatch", "GradientReport", "check_gradients"),
+    "rnnlab.gradcheck": ("check_gradients",),
+    "rnnlab.gradreport": ("GradientMismatch", "GradientReport"),
     "rnnlab.diagnosis": ("Diagnosis", "Finding", "diagnose"),
 }
 

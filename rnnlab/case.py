@@ -30,6 +30,15 @@ COMPLEX_STEP = 1e-30  # Im f(x + ih) / h subtracts nothing, so h can be as small
 CENTRAL_STEPS = (1e-3, 1e-5, 1e-7)  # a kink between the points spoils one difference: smaller ones are tried
 
 
+ADVICE = {
+    "read-only": "the step changes an array that it was given. Make a new one: d = d + x in place of d += x.",
+    "NoneType": "a method returns None. Is its return statement missing?",
+    "broadcast": "two arrays do not fit. A gradient has the shape of its array: is an axis or a transpose missing?",
+    "matmul": "the two matrices do not fit: is one of them to be transposed, or are the factors in the wrong order?",
+    "to unpack": "count what is returned: step_backward returns (d_a, d_prev, d_extras), each of them a tuple.",
+}
+
+
 @dataclass
 class Case:
     """What is compared.
@@ -56,6 +65,15 @@ class Case:
     def claims(self, scale: float = 1.0) -> Arrays:
         """The gradients that the backward pass claims, as copies."""
         return {name: np.array(g) for name, g in self.back(self.record(), scale).items()}
+
+
+def advice(error: Exception) -> str:
+    """What to do about an error that NumPy or Python raises in a learner's backward pass."""
+    text = str(error)
+    for sign, what in ADVICE.items():
+        if sign in text:
+            return what
+    return ""
 
 
 # ---- exact derivatives ------------------------------------------------------------------------
@@ -165,6 +183,11 @@ def cell_case(cell: Any, T: int, B: int, rng: np.random.Generator, lengths: Arra
         if not isinstance(grads, Gradients):
             raise TypeError(f"backward: expected it to return Gradients(params, x, states), got {describe(grads)}")
         claims = dict(grads.params)
+        if unknown := [name for name in claims if name not in cell.params]:
+            raise ValueError(
+                f"backward: expected gradients of parameters, {', '.join(cell.params)}, got one of "
+                f"{', '.join(unknown)}: correct the name, or make it a parameter with add_param"
+            )
         if grads.x is not None:
             claims["x"] = grads.x
         if grads.states is not None:

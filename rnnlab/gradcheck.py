@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,18 @@ from rnnlab.case import (
     COMPLEX,
     LOSS,
     Case,
+    advice,
     best_method,
     cell_case,
     derivative,
     model_case,
 )
+from rnnlab.cells.base import Cell
 from rnnlab.cells.bidirectional import Recurrent
 from rnnlab.functions import loss_case, pair_case
+from rnnlab.gradreport import CheckRow, GradientMismatch, GradientReport
 from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
-from rnnlab.tables import html_table
 from rnnlab.validate import describe, generator, positive_float, positive_int
 
 LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
@@ -35,91 +37,6 @@ MOST_STATES = 40  # of a longer sequence so many dL/dstate_t are compared, the f
 TOLERANCE = {COMPLEX: 1e-9, CENTRAL: 1e-6}
 
 Block = tuple[str, str, Any]  # array, name of the block, its index along the first axis
-
-
-@dataclass(frozen=True)
-class CheckRow:
-    """One block of one array: how far its analytic gradient is from the numeric one, and where.
-
-    `entries` of the block's `size` were compared one by one: 0 where one random direction over all of them agreed.
-    `index` is empty for that direction.
-    `scale` is 1, or how many times as large the incoming gradient was for a row of the check for linearity.
-    """
-
-    array: str
-    gate: str
-    entries: int
-    size: int
-    error: float
-    index: tuple[int, ...]
-    analytic: float
-    numeric: float
-    scale: float = 1.0
-
-    @property
-    def block(self) -> str:
-        name = f"{self.array}[{self.gate}]" if self.gate else self.array
-        return name if self.scale == 1 else f"{name}, incoming x {self.scale:g}"
-
-
-@dataclass(frozen=True)
-class GradientReport:
-    """What was checked: prints as a table. `max_error` is the largest relative error of all rows."""
-
-    target: str
-    method: str
-    tolerance: float
-    rows: tuple[CheckRow, ...] = field(repr=False)
-
-    @property
-    def max_error(self) -> float:
-        return max(row.error for row in self.rows)
-
-    @property
-    def worst(self) -> CheckRow:
-        return max(self.rows, key=lambda row: row.error)
-
-    def _table(self) -> Iterator[tuple[str, str, str, str]]:
-        for row in self.rows:
-            entries = f"{row.entries}/{row.size}" if row.entries else f"{row.size}"
-            yield row.block, entries, f"{row.error:.1e}", "ok" if row.error <= self.tolerance else "WRONG"
-
-    def __str__(self) -> str:
-        width = max(len(row.block) for row in self.rows)
-        lines = [f"{self.target}: {self.method}, tolerance {self.tolerance:g}"]
-        lines.append(f"{'gradient':{width}}  entries  relative error")
-        lines += [
-            f"{block:{width}}  {entries:>7}  {error}  {verdict}" for block, entries, error, verdict in self._table()
-        ]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        """The same table for notebooks."""
-        caption = f"{self.target}: {self.method}, tolerance {self.tolerance:g}"
-        return html_table(("gradient", "entries", "relative error", ""), self._table(), caption)
-
-
-class GradientMismatch(AssertionError):
-    """A derivative is wrong. `report` has all rows; `array`, `gate`, `index`, `analytic` and `numeric`
-    are those of the row with the largest error."""
-
-    def __init__(self, report: GradientReport) -> None:
-        row = report.worst
-        super().__init__(report)
-        self.report, self.array, self.gate, self.index = report, row.array, row.gate, row.index
-        self.analytic, self.numeric = row.analytic, row.numeric
-        where = f"dL/d{row.array}" + (f", gate {row.gate!r}" if row.gate else "") + f", index {row.index}"
-        claim, other = "the backward pass says", f"{report.method} of the forward pass"
-        if row.scale != 1:
-            claim = f"a gradient is linear (is this one clipped?): for {row.scale:g} times what comes in {claim}"
-            other = f"{row.scale:g} times its other answer is"
-        self.message = (
-            f"{where}: {claim} {row.analytic:.12g}, {other} {row.numeric:.12g} "
-            f"(relative error {row.error:.1e})\n{report}"
-        )
-
-    def __str__(self) -> str:
-        return self.message
 
 
 def check_gradients(
@@ -203,7 +120,12 @@ def check_gradients(
     rows = (*check.rows(), *_not_linear(case, claims, large, bound))
     report = GradientReport(case.target, method, bound, rows)
     if not report.max_error <= bound:
-        raise GradientMismatch(report)
+        error = GradientMismatch(report)
+        if isinstance(target, Cell) and "b" in inspect.unwrap(type(target).step).__code__.co_names:
+            error.add_note(
+                "step reads self.b, but its argument a = W_x x + b has the bias already: leave it out there."
+            )
+        raise error
     return report
 
 
@@ -242,17 +164,9 @@ def _said_plainly() -> Iterator[None]:
     """What NumPy and Python say of a learner's mistake, with what to do about it."""
     try:
         yield
-    except ValueError as error:
-        if "read-only" in str(error):
-            text = (
-                f"{error}: the step changes an array that it was given. Make a new one: d = d + x in place of d += x."
-            )
-            raise ValueError(text).with_traceback(error.__traceback__) from error
-        raise
-    except TypeError as error:
-        if "NoneType" in str(error):
-            text = f"{error}: a method returns None. Is its return statement missing?"
-            raise TypeError(text).with_traceback(error.__traceback__) from error
+    except (ValueError, TypeError) as error:
+        if what := advice(error):
+            raise type(error)(f"{error}: {what}").with_traceback(error.__traceback__) from error
         raise
 
 

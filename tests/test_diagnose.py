@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import refuses
+from learners import cases, judge
 
 import rnnlab as rl
 from rnnlab.ops import sigmoid
@@ -335,3 +336,84 @@ class NamesItsClass(rl.RNNCell):
 def test_a_class_among_the_names_of_a_line_is_no_array() -> None:
     (finding,) = rl.diagnose(NamesItsClass(3, 4, rng=0)).findings
     assert finding.repair == "d_a = (d_next[0] * (1 - gates[0] ** 2),)"
+
+
+class ReadsBias(rl.RNNCell):
+    def step(self, a: Any, prev: Any) -> Any:
+        h = np.tanh(a[0] + prev[0] @ self.W_h[0] + self.b[0])
+        return (h,), (h,), ()
+
+
+class UnknownName(rl.RNNCell):
+    def recurrent_grads(self, tape: Any, d_a: Any, d_extras: Any) -> Any:
+        return super().recurrent_grads(tape, d_a, d_extras) | {"W_hh": np.zeros(3)}
+
+
+class DoesNotFit(rl.RNNCell):
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        d_a = (d_next[0] * np.ones(7),)
+        return d_a, (self.back(d_a),), ()
+
+
+class ReturnsNothing(rl.RNNCell):
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (UnknownName, r"unknown names \['W_hh'\]"),
+        (DoesNotFit, "broadcast.*a gradient has the shape of its array"),
+        (ReturnsNothing, "Is its return statement missing"),
+        (InPlace, "Make a new one|make a new array"),
+    ],
+)
+def test_what_python_says_comes_with_what_to_do(kind: Any, says: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"(?i){says}"):
+        rl.check_gradients(kind(3, 4, rng=0))
+    assert re.search(f"(?i){says}", str(rl.diagnose(kind(3, 4, rng=0))))
+
+
+def test_a_bias_that_is_added_twice_is_named() -> None:
+    (finding,) = rl.diagnose(ReadsBias(3, 4, rng=0)).findings
+    assert finding.repair == "h = np.tanh(a[0] + prev[0] @ self.W_h[0])"
+    assert "has the bias already" in finding.what
+    with pytest.raises(rl.GradientMismatch) as error:
+        rl.check_gradients(ReadsBias(3, 4, rng=0))
+    assert "step reads self.b" in error.value.__notes__[0]
+
+
+# ---- learners' code that was looked at --------------------------------------------------------
+
+LOOKED_AT = {case.id: case for case in cases("look")}
+SAMPLE = (
+    *("packed-step-06", "packed-sequence-01", "packed-sequence-06", "dict-lstm-04", "char-rnn-01", "char-rnn-05"),
+    *("gru-loss-06", "relu-calls-01", "relu-calls-06", "cell-rnn-08", "cell-lstm-03", "cell-peephole-02"),
+)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_the_line_of_a_learners_mistake_is_named_and_mended_and_nothing_else(name: str) -> None:
+    score = judge(LOOKED_AT[name])
+    assert score.line, score.report
+    assert score.proven, score.report
+    assert not score.false, score.report
+
+
+def spoilt_backward(dh: Any, cache: Any) -> Any:
+    x, hs, weights = cache
+    dWh, dx = np.zeros_like(weights["Wh"]), np.zeros_like(x)
+    carried = np.zeros_like(hs[0])
+    for t in reversed(range(x.shape[1])):
+        da = np.empty_like(carried)
+        np.multiply(dh[:, t] + carried, 1 - hs[t + 1], out=da)
+        dWh += hs[t].T @ da
+        dx[:, t] = da @ weights["Wx"].T
+        carried = da @ weights["Wh"].T
+    return {"dWh": dWh, "dx": dx, "dh0": carried}
+
+
+def test_no_edit_spoils_the_arrays_for_the_next() -> None:
+    (finding,) = rl.diagnose(rnn_forward, spoilt_backward, SEQUENCE).findings
+    assert finding.repair == "np.multiply(dh[:, t] + carried, 1 - hs[t + 1] ** 2, out=da)"

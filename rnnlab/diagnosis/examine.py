@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.case import Case, best_method, derivative, gradient
+from rnnlab.case import Case, advice, best_method, derivative, gradient
 from rnnlab.diagnosis.bench import Repair
 from rnnlab.diagnosis.forward import forward_repair
 from rnnlab.diagnosis.goal import Fresh
@@ -107,6 +107,8 @@ def _mistakes(
     if repair := forward_repair(case, forward, method, wrong, not search.functions):
         found = _finding(repair, wrong)
         what = "The forward and the backward pass do not belong together. They would, if this line were another"
+        if "self.b" in found.text and "self.b" not in str(found.repair):
+            what = "step adds self.b, but its argument a = W_x x + b has the bias already"
         return [replace(found, what=f"{what}: {found.what}")]
     repairs, right = _several(case, codes, method, search, scale, rng)
     if right:
@@ -199,14 +201,16 @@ def _single_precision(search: Search, names: list[str]) -> Finding:
 def _raised(where: str, error: Exception) -> Finding:
     """What a learner's code raises, and the line of theirs that it comes from."""
     frames = [(f, n) for f, n in traceback.walk_tb(error.__traceback__) if learners({f.f_code})]
-    message = ": ".join(filter(None, (type(error).__name__, str(error).rstrip("."))))
+    message = ": ".join(filter(None, (type(error).__name__, str(error).strip(" ."), advice(error).rstrip("."))))
     if not frames:
-        return Finding("exception", f"{where} raises {message}.", outputs=(where,))
+        return Finding("exception", f"{where} raises {message.rstrip('?.')}.", outputs=(where,))
     frame, line = frames[-1]
     import linecache
 
     text = linecache.getline(frame.f_code.co_filename, line).strip()
-    return Finding("exception", f"{where} raises {message}.", frame.f_code.co_name, line, text, None, (where,))
+    return Finding(
+        "exception", f"{where} raises {message.rstrip('?.')}.", frame.f_code.co_name, line, text, None, (where,)
+    )
 
 
 def _agrees(case: Case, name: str, claimed: Any, method: str, rng: np.random.Generator) -> bool:

@@ -69,7 +69,8 @@ def forward_repair(
         calls = {n.func.id for s in functions for n in ast.walk(s.tree) if _calls_a_name(n)}  # type: ignore[attr-defined]
         known = sorted(calls | {"sigmoid", "np.tanh"})
         yield from (edit for row in rows for edit in call_edits(*row, known))
-        yield from (e for row in rows for e in expression_edits(*row) if e.kind in ("exchanged", "operator"))
+        small = [e for row in rows for e in expression_edits(*row) if "> 0" not in e.text]
+        yield from (e for e in small if e.kind in ("exchanged", "left out"))
         for source, statement in rows:
             place, probe = look(source, statement), Probe()
             with running([instrumented(source, [place], local_names=True)], {PROBE: probe}):
@@ -78,8 +79,9 @@ def forward_repair(
                 words = plain_words(vocabulary(source, [space]))
                 yield from operand_edits(source, statement, words)
                 yield from factor_edits(source, statement, words if factors else ())
+        yield from (e for e in small if e.kind in ("operator", "sign"))
 
-    for edit in itertools.islice(edits(), MOST_RUNS // 2):
+    for edit in itertools.islice(edits(), MOST_RUNS):
         with contextlib.suppress(Exception), running([(edit.source, edit.compiled())]):  # an edit may raise anything
             if agrees(case) and agrees(fresh):
                 return Repair.of(edit)
