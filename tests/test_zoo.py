@@ -32,7 +32,7 @@ def test_the_list_is_complete() -> None:
 
 
 def test_two_mistakes_at_once_are_both_mended() -> None:
-    report = rl.diagnose(PAIRS[0][0](3, 4, rng=3))
+    report = rl.diagnose(PAIRS[0](3, 4, rng=3))
     assert len(report.findings) == 2, str(report)
     assert all(f.repair for f in report.findings)
 

@@ -414,20 +414,12 @@ class Animal:
     """One mutant and what is known of it.
 
     number    of the published list, or "own"
-    outputs   where it is wrong: each must be named by a finding, and no finding may name another
-    says      words of one finding's sentence, for mistakes that `diagnose` is to explain
-    paths     the incoming paths of that finding, where they matter
-    also      outputs that may be named besides: they really are wrong too
     gradient  False for a mistake that is no wrong derivative
     """
 
     number: str
     mistake: str
     cell: type[rl.Cell]
-    outputs: tuple[str, ...]
-    says: tuple[str, ...]
-    paths: tuple[str, ...] | None = None
-    also: tuple[str, ...] = ()
     gradient: bool = True
 
     def make(self, rng: int = 3) -> rl.Cell:
@@ -447,526 +439,200 @@ class SameSeedLSTM(LSTM):
             self.params[name][:] = self.params[name][0]
 
 
-def _animals() -> Iterator[Animal]:
-    back, grads, loop = "step_backward", "recurrent_grads", "backward"
-    every_c = ("d_a[input]", "d_a[forget]", "d_a[candidate]")
+BACK, GRADS, LOOP = "step_backward", "recurrent_grads", "backward"
+# number, mistake, right cell, its method,
+#     what stands there and what is written instead
+TABLE: tuple[Any, ...] = (
+    ("1", "input and forget gate use the output gate's bias backward", LSTMByHand, LOOP,
+     ("tape.gates[:, t]", "lstm_gates(self, tape, t, self.b[[3, 3, 2, 3]])")),
+    ("1", "forget gate uses the output gate's bias backward", LSTMByHand, LOOP,
+     ("tape.gates[:, t]", "lstm_gates(self, tape, t, self.b[[0, 3, 2, 3]])")),
+    ("2", "f(1 - f) is missing", LSTM, BACK,
+     ("d_f = d_c * c * f * (1 - f)", "d_f = d_c * c")),
+    ("2", "f(1 - f) is missing", PeepholeLSTM, BACK,
+     ("d_f = d_c * c * f * (1 - f)", "d_f = d_c * c")),
+    ("2", "f(1 - f) is missing", FourGate, BACK,
+     ("d_f = d_kept * c * f * (1 - f)", "d_f = d_kept * c")),
+    ("2", "z(1 - z) is missing", GRU, BACK,
+     ("(h - n) * z * (1 - z)", "(h - n)")),
+    ("2", "1 - h^2 is missing", RNN, BACK,
+     (" * (1 - h * h)", "")),
+    ("3", "dL/dh of the next step is never carried back", LSTMByHand, LOOP,
+     ("d_h_t = d_h[t] + d_h_next", "d_h_t = d_h[t]")),
+    ("3", "nothing of the next step is carried back", RNNByHand, LOOP,
+     ("d_next = carried.copy()", "d_next = np.zeros_like(carried)")),
+    ("3", "nothing of the next step is carried back", GRUByHand, LOOP,
+     ("d_next = carried.copy()", "d_next = np.zeros_like(carried)")),
+    ("3", "nothing of the next step is carried back", PeepholeByHand, LOOP,
+     ("d_next = carried.copy()", "d_next = np.zeros_like(carried)")),
+    ("4, 5", "dL/dc of the next step is dropped or overwritten", LSTM, BACK,
+     ("d_c = d_c + d_h * o * (1 - u**2)", "d_c = d_h * o * (1 - u**2)")),
+    ("4, 5", "dL/dc of the next step is dropped or overwritten", CoupledLSTM, BACK,
+     ("d_c = d_c + d_h * o * (1 - u**2)", "d_c = d_h * o * (1 - u**2)")),
+    ("4, 5", "dL/dc of the next step is dropped or overwritten", PeepholeLSTM, BACK,
+     ("d_c = d_c + d_h * o * (1 - u**2) + d_o * self.p_o", "d_c = d_h * o * (1 - u**2) + d_o * self.p_o")),
+    ("4, 5", "dL/dc of the next step is dropped in the loop", LSTMByHand, LOOP,
+     ("d_c_t = d_c_next + d_h_t", "d_c_t = d_h_t"), ("d_h_t, d_c_next, c_prev", "d_h_t, 0, c_prev")),
+    ("6", "missing transpose", RNN, BACK,
+     ("self.W_h[0].T", "self.W_h[0]")),
+    ("6", "missing transpose in one gate", LSTM, BACK,
+     ("d_f @ W_f.T", "d_f @ W_f")),
+    ("6", "missing transpose in the gated product", GRU, BACK,
+     ("d_q @ W_n.T", "d_q @ W_n")),
+    ("6", "missing transpose of the memory's own matrix", FourGate, BACK,
+     ("self.W_u.T", "self.W_u")),
+    ("6", "W_h's gradient transposed", LSTM, GRADS,
+     ("outer_products(tape.states[:-1, 0], d_a)",
+      "outer_products(tape.states[:-1, 0], d_a).mT")),
+    ("7", "c_t where c_{t-1} is meant", LSTM, BACK,
+     ("d_f = d_c * c *", "d_f = d_c * (f * c + i * g) *")),
+    ("7", "c_t where c_{t-1} is meant", PeepholeLSTM, BACK,
+     ("d_f = d_c * c *", "d_f = d_c * (f * c + i * g) *")),
+    ("7", "W_h's gradient formed with h_t", RNN, GRADS,
+     ("tape.states[:-1, 0]", "tape.states[1:, 0]")),
+    ("7", "W_h's gradient formed with h_t", LSTM, GRADS,
+     ("tape.states[:-1, 0]", "tape.states[1:, 0]")),
+    ("7", "c_t where c_{t-1} is meant, in the loop", LSTMByHand, LOOP,
+     ("d_h_t, d_c_next, c_prev", "d_h_t, d_c_next, tape.states[t + 1, 1]")),
+    ("7", "an output peephole's gradient formed with c_{t-1}", PeepholeLSTM, GRADS,
+     ("d_a[3] * c_t", "d_a[3] * c_prev")),
+    ("8", "first time step skipped in W_x's sum", LSTMByHand, LOOP,
+     ("d_W_x[k] += tape.x[t].T", "d_W_x[k] += (t > 0) * tape.x[t].T")),
+    ("8", "first time step skipped in W_h's sum", RNN, GRADS,
+     ("tape.states[:-1, 0], d_a", "tape.states[1:-1, 0], d_a[:, 1:]")),
+    ("9", "buffer initialised from the parameter", LSTMByHand, LOOP,
+     ("d_b = np.zeros_like(self.b)", "d_b = self.b.copy()")),
+    ("9", "buffer initialised from the parameter", LSTMByHand, LOOP,
+     ("d_W_h = np.zeros_like(self.W_h)", "d_W_h = self.W_h.copy()")),
+    ("10", "W_h's gradient never written", LSTMByHand, LOOP,
+     ("d_W_h[k] += h_prev.T @ d_a[k]", "pass")),
+    ("10", "one gate's gradient never written", GRU, BACK,
+     ("d_r = d_n * q * r * (1 - r)", "d_r = np.zeros_like(d_n)")),
+    ("10", "dL/dx never written", LSTMByHand, LOOP,
+     ("d_x[t] += d_a[k] @ self.W_x[k].T", "pass")),
+    ("11", "W_h's gradient right only for a zero initial state", LSTM, GRADS,
+     ("outer_products(tape.states[:-1, 0], d_a)",
+      "outer_products(tape.states[:-1, 0] * (np.arange(len(tape.x)) > 0)[:, None, None], d_a)")),
+    ("11", "the forget gate's term right only for a zero initial memory", LSTMByHand, LOOP,
+     ("d_h_t, d_c_next, c_prev", "d_h_t, d_c_next, c_prev * (t > 0)")),
+    ("12", "tanh(c) forgotten forward", LSTM, 'step',
+     ("(o * u, c_t)", "(o * c_t, c_t)")),
+    ("12", "tanh(c) forgotten backward", LSTM, BACK,
+     ("d_o = d_h * u *", "d_o = d_h * (i * g + f * c) *"), ("o * (1 - u**2)", "o")),
+    ("13", "z and 1 - z exchanged forward", GRU, 'step',
+     ("n + z * (h - n)", "h + z * (n - h)")),
+    ("13", "z and 1 - z exchanged backward", GRUResetBefore, BACK,
+     ("d_h * (1 - z) *", "d_h * z *"), ("d_h * z +", "d_h * (1 - z) +")),
+    ("13", "z and 1 - z exchanged in one term", GRU, BACK,
+     ("d_h_prev = d_h * z", "d_h_prev = d_h * (1 - z)")),
+    ("14", "reset before the product forward, after it backward", GRUResetBefore, BACK,
+     ("(d_n @ W_n.T) * h", "d_n * (h @ W_n)"), ("(d_n @ W_n.T) * r", "(d_n * r) @ W_n.T")),
+    ("14", "reset after the product forward, before it backward", GRU, BACK,
+     ("d_q @ W_n.T", "(d_n @ W_n.T) * r")),
+    ("15", "an argument modified in place", LSTM, BACK,
+     ("d_c = d_c + d_h", "d_c += d_h")),
+    ("15", "an argument modified in place", CoupledLSTM, BACK,
+     ("d_c = d_c + d_h", "d_c += d_h")),
+    ("15", "the recorded dL/dc modified in place", LSTMByHand, LOOP,
+     ("d_c_t = d_c_next + d_h_t * o * (1 - u**2)", "d_c_t = d_states[t + 1, 1]; d_c_t += d_h_t * o * (1 - u**2)")),
+    ("15", "the caller's d_h modified in place", RNNByHand, LOOP,
+     ("d_next = carried.copy()\n        d_next[0] += d_h[t]", "d_next = d_h[None, t]; d_next += carried")),
+    ("16", "an accumulator is not cleared", LSTMByHand, LOOP,
+     ("d_W_h = np.zeros_like(self.W_h)",
+      "d_W_h = self.__dict__.setdefault('kept', np.zeros_like(self.W_h))")),
+    ("16", "an accumulator is cleared to something unusable", LSTMByHand, LOOP,
+     ("d_W_h = np.zeros_like(self.W_h)",
+      "d_W_h = self.__dict__.pop('kept', np.zeros_like(self.W_h)); self.kept = None")),
+    ("17", "dL/dx ignores the later time steps", LSTMByHand, LOOP,
+     ("d_x[t] += d_a[k]", "d_x[t] += lstm_d_a(d_h[t], 0, c_prev, i, f, g, o, u)[k]")),
+    ("19", "two gates' bias gradients are copies of a third", LSTMByHand, LOOP,
+     ("d_b[k] += d_a[k]", "d_b[k] += d_a[2 if k < 2 else k]")),
+    ("20", "float32 buffer in backward", LSTMByHand, LOOP,
+     ("np.zeros_like(self.W_h)", "np.zeros_like(self.W_h, dtype=np.float32)")),
+    ("20", "float32 in one output", LSTM, BACK,
+     ("d_c_prev = d_c * f", "d_c_prev = (d_c * f).astype(np.float32)")),
+    ("20", "float32 buffer forward", RNN, 'step',
+     ("h = np.tanh(a[0] + prev[0] @ self.W_h[0])", "h = np.tanh(a[0] + prev[0] @ self.W_h[0]).astype(np.float32)")),
+    ("own", "the coupled gate's second term forgotten", CoupledLSTM, BACK,
+     ("d_c * (c - g)", "d_c * c")),
+    ("own", "f where 1 - f is meant", CoupledLSTM, BACK,
+     ("d_c * (1 - f) *", "d_c * f *")),
+    ("own", "a sign inside a bracket", CoupledLSTM, BACK,
+     ("(c - g)", "(c + g)")),
+    ("own", "the output peephole's path into c forgotten", PeepholeLSTM, BACK,
+     (" + d_o * self.p_o", "")),
+    ("own", "the forget peephole's path into c_{t-1} forgotten", PeepholeLSTM, BACK,
+     (" + d_f * self.p_f", "")),
+    ("own", "another gate's peephole", PeepholeLSTM, BACK,
+     ("d_i * self.p_i", "d_i * self.p_f")),
+    ("own", "another gate's array", LSTM, BACK,
+     ("d_i = d_c * g", "d_i = d_c * f")),
+    ("own", "two gates in each other's place", LSTM, BACK,
+     ("return (d_i, d_f, d_g, d_o)", "return (d_f, d_i, d_g, d_o)")),
+    ("own", "1 - u for 1 - u^2", LSTM, BACK,
+     ("o * (1 - u**2)", "o * (1 - u)")),
+    ("own", "r missing before W_h[candidate]", GRU, BACK,
+     ("d_q @ W_n.T", "d_n @ W_n.T")),
+    ("own", "W_u^T missing", FourGate, BACK,
+     ("d_u @ self.W_u.T", "d_u")),
+    ("own", "a factor missing before W_u^T", FourGate, BACK,
+     ("o * (1 - use**2)", "o")),
+    ("own", "the direct path of h lost", GRU, BACK,
+     ("d_h * z + ", "")),
+    ("own", "sign", GRU, BACK,
+     ("(h - n)", "(n - h)")),
+    ("own", "one gate's way back to h lost", LSTM, BACK,
+     (" + d_o @ W_o.T", "")),
+    ("own", "another gate's matrix", LSTM, BACK,
+     ("d_o @ W_o.T", "d_o @ W_f.T")),
+    ("own", "scaled by the batch size", LSTMByHand, LOOP,
+     ("rl.Gradients({\"W_x\": d_W_x,", "rl.Gradients({\"W_x\": d_W_x / tape.x.shape[1],")),
+    ("own", "= where += is needed in a sum", LSTMByHand, LOOP,
+     ("d_b[k] += d_a[k]", "d_b[k] = d_a[k]")),
+    ("own", "W_h[candidate] formed with d_n for d_q", GRU, GRADS,
+     ("(d_a[0], d_a[1], d_extras[0])", "(d_a[0], d_a[1], d_a[2])")),
+    ("own", "W_h[candidate] formed with h for r h", GRUResetBefore, GRADS,
+     ("tape.extras[0]", "tape.states[:-1, 0]")),
+    ("own", "W_u formed with c_t for what is kept", FourGate, GRADS,
+     ("tape.extras[0]", "tape.states[1:, 1]")),
+    ("2", "f(1 - f) is missing in the loop", LSTMByHand, LOOP,
+     ("        for k in range(4)", "        d_a[1] /= f * (1 - f)\n        for k in range(4)")),
+    ("6", "missing transposes in the loop", LSTMByHand, LOOP,
+     ("d_a[k] @ self.W_h[k].T", "d_a[k] @ self.W_h[k]")),
+    ("own", "another gate's array in the loop", LSTMByHand, LOOP,
+     ("d_c_next = d_c_t * f", "d_c_next = d_c_t * i")),
+    ("6", "missing transpose, no step to compare with", FromScratchRNN, LOOP,
+     ("self.W_h[0].T", "self.W_h[0]")),
+    ("10", "all zeros, no step to compare with", FromScratchRNN, LOOP,
+     ("tape.states[:-1, 0]", "0 * tape.h")),
+    ("own", "one gate not returned", LSTM, BACK,
+     ("return (d_i, d_f, d_g, d_o)", "return (d_i, d_f, d_g)")),
+    ("own", "raises", LSTM, BACK,
+     ("d_f = d_c * c *", "d_f = (d_c * c).sum(axis=1) *")),
+    ("own", "no return", LSTM, BACK,
+     ("return (d_i", "(d_i")),
+    ("own", "NaN", LSTM, BACK,
+     ("d_f = d_c * c * f", "d_f = np.log(-abs(d_c)) * f")),
+)  # fmt: skip
 
-    # 1 to 3
-    cell = mutant(LSTMByHand, loop, ("tape.gates[:, t]", "lstm_gates(self, tape, t, self.b[[3, 3, 2, 3]])"))
-    yield Animal(
-        "1",
-        "input and forget gate use the output gate's bias backward",
-        cell,
-        ("params[W_x]",),
-        ("b[output]", "b[input] and b[forget]"),
-        also=("params[b]", "x", "states", "params[W_h]"),
-    )
-    cell = mutant(LSTMByHand, loop, ("tape.gates[:, t]", "lstm_gates(self, tape, t, self.b[[0, 3, 2, 3]])"))
-    yield Animal(
-        "1",
-        "forget gate uses the output gate's bias backward",
-        cell,
-        ("params[W_x]",),
-        ("b[output]", "place of b[forget]"),
-        also=("params[b]", "x", "states", "params[W_h]"),
-    )
-    for base in (LSTM, PeepholeLSTM, FourGate):
-        d_f = "d_f = d_kept * c" if base is FourGate else "d_f = d_c * c"
-        cell = mutant(base, back, (f"{d_f} * f * (1 - f)", d_f))
-        yield Animal(
-            "2",
-            "f(1 - f) is missing",
-            cell,
-            ("d_a[forget]",),
-            ("d_a[forget]", "lacks the factor f(1 - f)", "derivative of the sigmoid"),
-            ("dL/dh", "dL/dc"),
-        )
-    cell = mutant(GRU, back, ("(h - n) * z * (1 - z)", "(h - n)"))
-    yield Animal("2", "z(1 - z) is missing", cell, ("d_a[update]",), ("lacks the factor z(1 - z)",), ("dL/dh",))
-    cell = mutant(RNN, back, (" * (1 - h * h)", ""))
-    yield Animal(
-        "2", "1 - h^2 is missing", cell, ("d_a[candidate]",), ("lacks the factor 1 - h_t^2", "derivative of tanh")
-    )
-    cell = mutant(LSTMByHand, loop, ("d_h_t = d_h[t] + d_h_next", "d_h_t = d_h[t]"))
-    yield Animal(
-        "3",
-        "dL/dh of the next step is never carried back",
-        cell,
-        ("params[W_x]",),
-        ("dL/dh of the next step is never carried back",),
-        ("dL/dh",),
-        also=("params[b]", "x", "states", "params[W_h]"),
-    )
-    for base in (RNNByHand, GRUByHand, PeepholeByHand):
-        cell = mutant(base, loop, ("d_next = carried.copy()", "d_next = np.zeros_like(carried)"))
-        every = ("dL/dh", "dL/dc") if base is PeepholeByHand else ("dL/dh",)
-        yield Animal(
-            "3",
-            "nothing of the next step is carried back",
-            cell,
-            ("params[W_x]",),
-            ("of the next step", "never carried back"),
-            every,
-            also=("params[b]", "x", "states", "params[W_h]"),
-        )
-
-    # 4 to 6
-    for base, d_c in (
-        (LSTM, "d_c + d_h * o * (1 - u**2)"),
-        (CoupledLSTM, "d_c + d_h * o * (1 - u**2)"),
-        (PeepholeLSTM, "d_c + d_h * o * (1 - u**2) + d_o * self.p_o"),
-    ):
-        cell = mutant(base, back, (f"d_c = {d_c}", f"d_c = {d_c.removeprefix('d_c + ')}"))
-        yield Animal(
-            "4, 5",
-            "dL/dc of the next step is dropped or overwritten",
-            cell,
-            ("d_a", "d_prev"),
-            ("Nothing of dL/dc is used", "lost"),
-            ("dL/dc",),
-        )
-    cell = mutant(
-        LSTMByHand, loop, ("d_c_t = d_c_next + d_h_t", "d_c_t = d_h_t"), ("d_h_t, d_c_next, c_prev", "d_h_t, 0, c_prev")
-    )
-    yield Animal(
-        "4, 5",
-        "dL/dc of the next step is dropped in the loop",
-        cell,
-        ("params[W_x]",),
-        ("dL/dc of the next step is never carried back",),
-        ("dL/dc",),
-        also=("params[b]", "x", "states", "params[W_h]"),
-    )
-    cell = mutant(RNN, back, ("self.W_h[0].T", "self.W_h[0]"))
-    yield Animal("6", "missing transpose", cell, ("d_prev[h]",), ("transpose",), ("dL/dh",))
-    cell = mutant(LSTM, back, ("d_f @ W_f.T", "d_f @ W_f"))
-    yield Animal(
-        "6", "missing transpose in one gate", cell, ("d_prev[h]",), ("transpose of W_h[forget]",), ("dL/dh", "dL/dc")
-    )
-    cell = mutant(GRU, back, ("d_q @ W_n.T", "d_q @ W_n"))
-    yield Animal("6", "missing transpose in the gated product", cell, ("d_prev[h]",), ("transpose of W_h[candidate]",))
-    cell = mutant(FourGate, back, ("self.W_u.T", "self.W_u"))
-    yield Animal(
-        "6",
-        "missing transpose of the memory's own matrix",
-        cell,
-        ("d_a[forget]", "d_prev[c]"),
-        ("transpose of W_u",),
-        ("dL/dh",),
-    )
-    cell = mutant(
-        LSTM, grads, ("outer_products(tape.states[:-1, 0], d_a)", "outer_products(tape.states[:-1, 0], d_a).mT")
-    )
-    yield Animal(
-        "6", "W_h's gradient transposed", cell, tuple(f"params[W_h][{g}]" for g in cell.gate_names), ("transpose",)
-    )
-
-    # 7
-    for base in (LSTM, PeepholeLSTM):
-        cell = mutant(base, back, ("d_f = d_c * c *", "d_f = d_c * (f * c + i * g) *"))
-        yield Animal(
-            "7",
-            "c_t where c_{t-1} is meant",
-            cell,
-            ("d_a[forget]",),
-            ("c_t in the place of c_{t-1}", "neighbouring time step"),
-            ("dL/dh", "dL/dc"),
-        )
-    for base in (RNN, LSTM):
-        cell = mutant(base, grads, ("tape.states[:-1, 0]", "tape.states[1:, 0]"))
-        yield Animal(
-            "7",
-            "W_h's gradient formed with h_t",
-            cell,
-            tuple(f"params[W_h][{g}]" for g in cell.gate_names),
-            ("h_{t-1}", "neighbouring time step"),
-        )
-    cell = mutant(LSTMByHand, loop, ("d_h_t, d_c_next, c_prev", "d_h_t, d_c_next, tape.states[t + 1, 1]"))
-    yield Animal(
-        "7",
-        "c_t where c_{t-1} is meant, in the loop",
-        cell,
-        ("params[W_x]",),
-        ("c_t is used where c_{t-1} is meant",),
-        also=("params[b]", "x", "states", "params[W_h]"),
-    )
-    cell = mutant(PeepholeLSTM, grads, ("d_a[3] * c_t", "d_a[3] * c_prev"))
-    yield Animal(
-        "7", "an output peephole's gradient formed with c_{t-1}", cell, ("params[p_o]",), ("neighbouring time step",)
-    )
-
-    # 8 to 11
-    every_gate = tuple(f"params[W_h][{g}]" for g in LSTM.gate_names)
-    cell = mutant(LSTMByHand, loop, ("d_W_x[k] += tape.x[t].T", "d_W_x[k] += (t > 0) * tape.x[t].T"))
-    yield Animal(
-        "8",
-        "first time step skipped in W_x's sum",
-        cell,
-        tuple(f"params[W_x][{g}]" for g in LSTM.gate_names),
-        ("the first time step",),
-    )
-    cell = mutant(RNN, grads, ("tape.states[:-1, 0], d_a", "tape.states[1:-1, 0], d_a[:, 1:]"))
-    yield Animal(
-        "8", "first time step skipped in W_h's sum", cell, ("params[W_h][candidate]",), ("the first time step",)
-    )
-    cell = mutant(LSTMByHand, loop, ("d_b = np.zeros_like(self.b)", "d_b = self.b.copy()"))
-    yield Animal(
-        "9",
-        "buffer initialised from the parameter",
-        cell,
-        tuple(f"params[b][{g}]" for g in LSTM.gate_names),
-        ("the parameter itself added", "initialised from"),
-    )
-    cell = mutant(LSTMByHand, loop, ("d_W_h = np.zeros_like(self.W_h)", "d_W_h = self.W_h.copy()"))
-    yield Animal(
-        "9",
-        "buffer initialised from the parameter",
-        cell,
-        every_gate,
-        ("the parameter itself added", "initialised from"),
-    )
-    cell = mutant(LSTMByHand, loop, ("d_W_h[k] += h_prev.T @ d_a[k]", "pass"))
-    yield Animal("10", "W_h's gradient never written", cell, every_gate, ("all zeros", "never written"))
-    cell = mutant(GRU, back, ("d_r = d_n * q * r * (1 - r)", "d_r = np.zeros_like(d_n)"))
-    yield Animal("10", "one gate's gradient never written", cell, ("d_a[reset]",), ("all zeros", "never written"))
-    cell = mutant(LSTMByHand, loop, ("d_x[t] += d_a[k] @ self.W_x[k].T", "pass"))
-    yield Animal("10", "dL/dx never written", cell, ("x",), ("all zeros",))
-    cell = mutant(
-        LSTM,
-        grads,
-        (
-            "outer_products(tape.states[:-1, 0], d_a)",
-            "outer_products(tape.states[:-1, 0] * (np.arange(len(tape.x)) > 0)[:, None, None], d_a)",
-        ),
-    )
-    yield Animal(
-        "11",
-        "W_h's gradient right only for a zero initial state",
-        cell,
-        every_gate,
-        ("the first time step", "initial state is zero"),
-    )
-    cell = mutant(LSTMByHand, loop, ("d_h_t, d_c_next, c_prev", "d_h_t, d_c_next, c_prev * (t > 0)"))
-    yield Animal(
-        "11",
-        "the forget gate's term right only for a zero initial memory",
-        cell,
-        ("params[W_x]",),
-        ("initial c is taken as zero",),
-        also=("params[b]", "x", "states", "params[W_h]"),
-    )
-
-    # 12 to 15
-    cell = mutant(LSTM, "step", ("(o * u, c_t)", "(o * c_t, c_t)"))
-    yield Animal(
-        "12",
-        "tanh(c) forgotten forward",
-        cell,
-        (*every_c, "d_prev[c]", "d_a[output]"),
-        ("factor 1 - tanh(c_t)^2",),
-        ("dL/dh",),
-    )
-    cell = mutant(LSTM, back, ("d_o = d_h * u *", "d_o = d_h * (i * g + f * c) *"), ("o * (1 - u**2)", "o"))
-    yield Animal(
-        "12",
-        "tanh(c) forgotten backward",
-        cell,
-        (*every_c, "d_prev[c]", "d_a[output]"),
-        ("lack the factor 1 - tanh(c_t)^2",),
-        ("dL/dh",),
-    )
-    cell = mutant(GRU, "step", ("n + z * (h - n)", "h + z * (n - h)"))
-    yield Animal(
-        "13",
-        "z and 1 - z exchanged forward",
-        cell,
-        ("d_a[reset]", "d_a[update]", "d_a[candidate]", "d_prev[h]"),
-        ("z and 1 - z are exchanged",),
-        ("dL/dh",),
-    )
-    cell = mutant(GRUResetBefore, back, ("d_h * (1 - z) *", "d_h * z *"), ("d_h * z +", "d_h * (1 - z) +"))
-    yield Animal(
-        "13",
-        "z and 1 - z exchanged backward",
-        cell,
-        ("d_a[reset]", "d_a[candidate]", "d_prev[h]"),
-        ("z and 1 - z are exchanged",),
-        ("dL/dh",),
-    )
-    cell = mutant(GRU, back, ("d_h_prev = d_h * z", "d_h_prev = d_h * (1 - z)"))
-    yield Animal(
-        "13", "z and 1 - z exchanged in one term", cell, ("d_prev[h]",), ("z and 1 - z are exchanged",), ("dL/dh",)
-    )
-    cell = mutant(
-        GRUResetBefore, back, ("(d_n @ W_n.T) * h", "d_n * (h @ W_n)"), ("(d_n @ W_n.T) * r", "(d_n * r) @ W_n.T")
-    )
-    yield Animal(
-        "14",
-        "reset before the product forward, after it backward",
-        cell,
-        ("d_a[reset]", "d_prev[h]"),
-        ("before the product in the one pass and after it in the other",),
-        ("dL/dh",),
-    )
-    cell = mutant(GRU, back, ("d_q @ W_n.T", "(d_n @ W_n.T) * r"))
-    yield Animal(
-        "14",
-        "reset after the product forward, before it backward",
-        cell,
-        ("d_prev[h]",),
-        ("other side of the product",),
-    )
-    for base in (LSTM, CoupledLSTM):
-        cell = mutant(base, back, ("d_c = d_c + d_h", "d_c += d_h"))
-        yield Animal(
-            "15", "an argument modified in place", cell, ("d_next",), ("changes its argument d_next in place",)
-        )
-    cell = mutant(
-        LSTMByHand,
-        loop,
-        ("d_c_t = d_c_next + d_h_t * o * (1 - u**2)", "d_c_t = d_states[t + 1, 1]; d_c_t += d_h_t * o * (1 - u**2)"),
-    )
-    yield Animal("15", "the recorded dL/dc modified in place", cell, ("states[c]",), ("in place", "textbook's delta"))
-    cell = mutant(
-        RNNByHand,
-        loop,
-        ("d_next = carried.copy()\n        d_next[0] += d_h[t]", "d_next = d_h[None, t]; d_next += carried"),
-    )
-    yield Animal("15", "the caller's d_h modified in place", cell, ("d_h",), ("d_h in place",))
-
-    # 16 to 20
-    cell = mutant(
-        LSTMByHand,
-        loop,
-        ("d_W_h = np.zeros_like(self.W_h)", "d_W_h = self.__dict__.setdefault('kept', np.zeros_like(self.W_h))"),
-    )
-    yield Animal(
-        "16", "an accumulator is not cleared", cell, ("params[W_h]",), ("second call", "adds to the one before")
-    )
-    cell = mutant(
-        LSTMByHand,
-        loop,
-        (
-            "d_W_h = np.zeros_like(self.W_h)",
-            "d_W_h = self.__dict__.pop('kept', np.zeros_like(self.W_h)); self.kept = None",
-        ),
-    )
-    yield Animal(
-        "16",
-        "an accumulator is cleared to something unusable",
-        cell,
-        ("backward",),
-        ("second call of backward raises",),
-    )
-    cell = mutant(LSTMByHand, loop, ("d_x[t] += d_a[k]", "d_x[t] += lstm_d_a(d_h[t], 0, c_prev, i, f, g, o, u)[k]"))
-    yield Animal("17", "dL/dx ignores the later time steps", cell, ("x",), ("ignores the later time steps",))
-    yield Animal(
-        "18",
-        "all gates start with identical weights",
-        SameSeedLSTM,
-        ("params[W_x]", "params[W_h]"),
-        ("identical",),
-        gradient=False,
-    )
-    cell = mutant(LSTMByHand, loop, ("d_b[k] += d_a[k]", "d_b[k] += d_a[2 if k < 2 else k]"))
-    yield Animal(
-        "19",
-        "two gates' bias gradients are copies of a third",
-        cell,
-        ("params[b][input]", "params[b][forget]"),
-        ("hold what params[b][candidate] should be",),
-    )
-    cell = mutant(LSTMByHand, loop, ("np.zeros_like(self.W_h)", "np.zeros_like(self.W_h, dtype=np.float32)"))
-    yield Animal("20", "float32 buffer in backward", cell, every_gate, ("single precision", "float32"))
-    cell = mutant(LSTM, back, ("d_c_prev = d_c * f", "d_c_prev = (d_c * f).astype(np.float32)"))
-    yield Animal("20", "float32 in one output", cell, ("d_prev[c]",), ("single precision", "float32"))
-    cell = mutant(
-        RNN,
-        "step",
-        ("h = np.tanh(a[0] + prev[0] @ self.W_h[0])", "h = np.tanh(a[0] + prev[0] @ self.W_h[0]).astype(np.float32)"),
-    )
-    yield Animal("20", "float32 buffer forward", cell, ("step",), ("single precision", "float32"))
-
-    # further kinds
-    own = "own"
-    cell = mutant(CoupledLSTM, back, ("d_c * (c - g)", "d_c * c"))
-    yield Animal(
-        own,
-        "the coupled gate's second term forgotten",
-        cell,
-        ("d_a[forget]",),
-        ("lacks the term -dL/dc f(1 - f) g",),
-        ("dL/dh", "dL/dc"),
-    )
-    cell = mutant(CoupledLSTM, back, ("d_c * (1 - f) *", "d_c * f *"))
-    yield Animal(
-        own, "f where 1 - f is meant", cell, ("d_a[candidate]",), ("f and 1 - f are exchanged",), ("dL/dh", "dL/dc")
-    )
-    cell = mutant(CoupledLSTM, back, ("(c - g)", "(c + g)"))
-    yield Animal(
-        own, "a sign inside a bracket", cell, ("d_a[forget]",), ("f(1 - f) g with the wrong sign",), ("dL/dh", "dL/dc")
-    )
-    cell = mutant(PeepholeLSTM, back, (" + d_o * self.p_o", ""))
-    yield Animal(
-        own,
-        "the output peephole's path into c forgotten",
-        cell,
-        (*every_c, "d_prev[c]"),
-        ("lack the term d_a[output] p_o",),
-        ("dL/dh",),
-    )
-    cell = mutant(PeepholeLSTM, back, (" + d_f * self.p_f", ""))
-    yield Animal(
-        own,
-        "the forget peephole's path into c_{t-1} forgotten",
-        cell,
-        ("d_prev[c]",),
-        ("lacks the term d_a[forget] p_f",),
-        ("dL/dh", "dL/dc"),
-    )
-    cell = mutant(PeepholeLSTM, back, ("d_i * self.p_i", "d_i * self.p_f"))
-    yield Animal(
-        own,
-        "another gate's peephole",
-        cell,
-        ("d_prev[c]",),
-        ("d_a[input] p_f", "d_a[input] p_i should be"),
-        ("dL/dh", "dL/dc"),
-    )
-    cell = mutant(LSTM, back, ("d_i = d_c * g", "d_i = d_c * f"))
-    yield Animal(own, "another gate's array", cell, ("d_a[input]",), ("has f in the place of g",), ("dL/dh", "dL/dc"))
-    cell = mutant(LSTM, back, ("return (d_i, d_f, d_g, d_o)", "return (d_f, d_i, d_g, d_o)"))
-    yield Animal(
-        own,
-        "two gates in each other's place",
-        cell,
-        ("d_a[input]", "d_a[forget]"),
-        ("d_a[input]", "holds what d_a[forget] should be"),
-        ("dL/dh", "dL/dc"),
-    )
-    cell = mutant(LSTM, back, ("o * (1 - u**2)", "o * (1 - u)"))
-    yield Animal(
-        own, "1 - u for 1 - u^2", cell, (*every_c, "d_prev[c]"), ("1 - tanh(c_t)", "1 - tanh(c_t)^2"), ("dL/dh",)
-    )
-    cell = mutant(GRU, back, ("d_q @ W_n.T", "d_n @ W_n.T"))
-    yield Animal(own, "r missing before W_h[candidate]", cell, ("d_prev[h]",), ("factor r is missing",), ("dL/dh",))
-    cell = mutant(FourGate, back, ("d_u @ self.W_u.T", "d_u"))
-    yield Animal(
-        own, "W_u^T missing", cell, ("d_a[forget]", "d_prev[c]"), ("product with W_u^T is missing",), ("dL/dh",)
-    )
-    cell = mutant(FourGate, back, ("o * (1 - use**2)", "o"))
-    yield Animal(
-        own,
-        "a factor missing before W_u^T",
-        cell,
-        ("d_a[forget]", "d_prev[c]"),
-        ("the factor 1 - use^2 is missing",),
-        ("dL/dh",),
-    )
-    cell = mutant(GRU, back, ("d_h * z + ", ""))
-    yield Animal(own, "the direct path of h lost", cell, ("d_prev[h]",), ("lacks the term dL/dh z",), ("dL/dh",))
-    cell = mutant(GRU, back, ("(h - n)", "(n - h)"))
-    yield Animal(own, "sign", cell, ("d_a[update]",), ("wrong sign",), ("dL/dh",))
-    cell = mutant(LSTM, back, (" + d_o @ W_o.T", ""))
-    yield Animal(
-        own,
-        "one gate's way back to h lost",
-        cell,
-        ("d_prev[h]",),
-        ("lacks the term d_a[output] W_h[output]^T",),
-        ("dL/dh",),
-    )
-    cell = mutant(LSTM, back, ("d_o @ W_o.T", "d_o @ W_f.T"))
-    yield Animal(
-        own, "another gate's matrix", cell, ("d_prev[h]",), ("W_h[forget]^T", "another gate's matrix"), ("dL/dh",)
-    )
-    cell = mutant(LSTMByHand, loop, ('rl.Gradients({"W_x": d_W_x,', 'rl.Gradients({"W_x": d_W_x / tape.x.shape[1],'))
-    yield Animal(
-        own,
-        "scaled by the batch size",
-        cell,
-        tuple(f"params[W_x][{g}]" for g in LSTM.gate_names),
-        ("1/B", "batch size"),
-    )
-    cell = mutant(LSTMByHand, loop, ("d_b[k] += d_a[k]", "d_b[k] = d_a[k]"))
-    yield Animal(
-        own,
-        "= where += is needed in a sum",
-        cell,
-        tuple(f"params[b][{g}]" for g in LSTM.gate_names),
-        ("one time step's term alone", "+="),
-    )
-    cell = mutant(GRU, grads, ("(d_a[0], d_a[1], d_extras[0])", "(d_a[0], d_a[1], d_a[2])"))
-    yield Animal(
-        own,
-        "W_h[candidate] formed with d_n for d_q",
-        cell,
-        ("params[W_h][candidate]",),
-        ("d_a[candidate]", "should be"),
-    )
-    cell = mutant(GRUResetBefore, grads, ("tape.extras[0]", "tape.states[:-1, 0]"))
-    yield Animal(
-        own, "W_h[candidate] formed with h for r h", cell, ("params[W_h][candidate]",), ("h_{t-1}", "should be")
-    )
-    cell = mutant(FourGate, grads, ("tape.extras[0]", "tape.states[1:, 1]"))
-    yield Animal(own, "W_u formed with c_t for what is kept", cell, ("params[W_u]",), ("c_t", "kept"))
-    cell = mutant(
-        LSTMByHand, loop, ("        for k in range(4)", "        d_a[1] /= f * (1 - f)\n        for k in range(4)")
-    )
-    yield Animal(
-        "2",
-        "f(1 - f) is missing in the loop",
-        cell,
-        ("d_a[forget]",),
-        ("one step of backward", "d_a[forget] lacks the factor f(1 - f)"),
-        ("dL/dh", "dL/dc"),
-    )
-    cell = mutant(LSTMByHand, loop, ("d_a[k] @ self.W_h[k].T", "d_a[k] @ self.W_h[k]"))
-    yield Animal(
-        "6",
-        "missing transposes in the loop",
-        cell,
-        ("d_prev[h]",),
-        ("one step of backward", "transpose"),
-        ("dL/dh", "dL/dc"),
-    )
-    cell = mutant(LSTMByHand, loop, ("d_c_next = d_c_t * f", "d_c_next = d_c_t * i"))
-    yield Animal(
-        own, "another gate's array in the loop", cell, ("d_prev[c]",), ("has i in the place of f",), ("dL/dh", "dL/dc")
-    )
-    cell = mutant(FromScratchRNN, loop, ("self.W_h[0].T", "self.W_h[0]"))
-    yield Animal("6", "missing transpose, no step to compare with", cell, ("states[h]",), ("transpose",))
-    cell = mutant(FromScratchRNN, loop, ("tape.states[:-1, 0]", "0 * tape.h"))
-    yield Animal("10", "all zeros, no step to compare with", cell, ("params[W_h][candidate]",), ("all zeros",))
-    cell = mutant(LSTM, back, ("return (d_i, d_f, d_g, d_o)", "return (d_i, d_f, d_g)"))
-    yield Animal(own, "one gate not returned", cell, ("d_a",), ("holds 3 arrays, where 4 should be",))
-    cell = mutant(LSTM, back, ("d_f = d_c * c *", "d_f = (d_c * c).sum(axis=1) *"))
-    yield Animal(own, "raises", cell, ("step_backward",), ("raises ValueError",))
-    cell = mutant(LSTM, back, ("return (d_i", "(d_i"))
-    yield Animal(own, "no return", cell, ("step_backward",), ("NoneType",))
-    cell = mutant(LSTM, back, ("d_f = d_c * c * f", "d_f = np.log(-abs(d_c)) * f"))
-    yield Animal(own, "NaN", cell, ("d_a[forget]",), ("not finite",), also=("d_prev[h]",))
-
-
-ANIMALS = tuple(_animals())
+ANIMALS = (
+    *(Animal(number, mistake, mutant(base, method, *changes)) for number, mistake, base, method, *changes in TABLE),
+    Animal("18", "all gates start with identical weights", SameSeedLSTM, gradient=False),
+)
 
 # two mistakes at once: both must be located
-PAIRS: tuple[tuple[type[rl.Cell], tuple[str, ...]], ...] = (
-    (mutant(LSTM, "step_backward", ("d_c * c * f * (1 - f)", "d_c * c"), ("d_o = d_h * u *", "d_o = -d_h * u *")),
-     ("d_a[forget]", "d_a[output]")),
-    (mutant(LSTM, "step_backward", ("d_i = d_c * g", "d_i = d_c * f"), ("d_o @ W_o.T", "d_o @ W_o")),
-     ("d_a[input]", "d_prev[h]")),
-    (mutant(GRU, "step_backward", ("(h - n) * z", "(h - n)"), ("d_q @ W_n.T", "d_n @ W_n.T")),
-     ("d_a[update]", "d_prev[h]")),
-    (mutant(GRU, "step_backward", ("(1 - n**2)", "1"), ("d_h * z + ", "")), ("d_a[candidate]", "d_prev[h]")),
-    (mutant(PeepholeLSTM, "step_backward", ("d_g = d_c * i * (1 - g**2)", "d_g = d_c * i"), ("d_f * self.p_f", "d_f")),
-     ("d_a[candidate]", "d_prev[c]")),
-    (mutant(mutant(LSTM, "step_backward", ("d_f = d_c * c *", "d_f = d_c *")), "recurrent_grads",
-            ("tape.states[:-1, 0]", "tape.states[1:, 0]")), ("d_a[forget]", "params[W_h]")),
-    (mutant(LSTMByHand, "backward", ("d_b[k] += d_a[k]", "d_b[k] += d_a[2 if k < 2 else k]"),
-            ("d_W_h[k] += h_prev.T", "d_W_h[k] += tape.states[t + 1, 0].T")), ("params[b]", "params[W_h]")),
-    (mutant(LSTMByHand, "backward", ("d_h_t = d_h[t] + d_h_next", "d_h_t = d_h[t]"),
-            ("d_W_h[k] += h_prev.T", "d_W_h[k] += tape.states[t + 1, 0].T")), ("params[W_x]", "params[W_h]")),
+PAIRS: tuple[type[rl.Cell], ...] = (
+    mutant(LSTM, "step_backward", ("d_c * c * f * (1 - f)", "d_c * c"), ("d_o = d_h * u *", "d_o = -d_h * u *")),
+    mutant(LSTM, "step_backward", ("d_i = d_c * g", "d_i = d_c * f"), ("d_o @ W_o.T", "d_o @ W_o")),
+    mutant(GRU, "step_backward", ("(h - n) * z", "(h - n)"), ("d_q @ W_n.T", "d_n @ W_n.T")),
+    mutant(GRU, "step_backward", ("(1 - n**2)", "1"), ("d_h * z + ", "")),
+    mutant(PeepholeLSTM, "step_backward", ("d_g = d_c * i * (1 - g**2)", "d_g = d_c * i"), ("d_f * self.p_f", "d_f")),
+    mutant(mutant(LSTM, "step_backward", ("d_f = d_c * c *", "d_f = d_c *")), "recurrent_grads",
+            ("tape.states[:-1, 0]", "tape.states[1:, 0]")),
+    mutant(LSTMByHand, "backward", ("d_b[k] += d_a[k]", "d_b[k] += d_a[2 if k < 2 else k]"),
+            ("d_W_h[k] += h_prev.T", "d_W_h[k] += tape.states[t + 1, 0].T")),
+    mutant(LSTMByHand, "backward", ("d_h_t = d_h[t] + d_h_next", "d_h_t = d_h[t]"),
+            ("d_W_h[k] += h_prev.T", "d_W_h[k] += tape.states[t + 1, 0].T")),
 )  # fmt: skip
 
 
@@ -1128,7 +794,7 @@ def confusion_matrix(cases: int = 1000, every: int = 1, show: Callable[[str], No
         f"mechanical mutants of step_backward: {sums[0]}, found {sums[1]}, explained {sums[2]}, "
         f"with the repair at another line {sums[3]}"
     )
-    pairs = [rl.diagnose(cell(3, 4, rng=3)) for cell, _ in PAIRS]
+    pairs = [rl.diagnose(cell(3, 4, rng=3)) for cell in PAIRS]
     both = sum(len(r.findings) > 1 and all(f.repair is not None for f in r.findings) for r in pairs)
     show(f"two mistakes at once: {len(PAIRS)} pairs, {sum(not r.ok for r in pairs)} found, {both} mended line by line")
     false = [n for n in range(cases) if not rl.diagnose(random_right_case(n), rng=n).ok]
