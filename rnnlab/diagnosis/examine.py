@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -26,7 +27,8 @@ MOST_MISTAKES = 5
 
 
 def examined(make: Callable[[], Case], title: str, rng: np.random.Generator) -> Diagnosis:
-    with one_blas_thread(), np.errstate(all="ignore"):  # NaN and infinity are findings
+    with one_blas_thread(), np.errstate(all="ignore"), warnings.catch_warnings():  # NaN and infinity are findings
+        warnings.simplefilter("ignore")  # of edits, which may be anything
         try:
             case = make()
             first, again = (_losses(case) for _ in range(2))
