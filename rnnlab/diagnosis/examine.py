@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import traceback
 import warnings
 from collections.abc import Callable
@@ -16,9 +15,11 @@ from rnnlab.case import Case, advice, best_method, derivative, gradient
 from rnnlab.diagnosis.bench import Repair
 from rnnlab.diagnosis.forward import forward_repair
 from rnnlab.diagnosis.goal import Fresh
+from rnnlab.diagnosis.locate import Target
+from rnnlab.diagnosis.probe import PROBE, Probe, instrumented, places
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.diagnosis.search import Search, all_repairs
-from rnnlab.diagnosis.source import executed, learners, sources
+from rnnlab.diagnosis.source import executed, learners, running, sources
 from rnnlab.threads import one_blas_thread
 
 LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
@@ -155,32 +156,56 @@ def _finding(repair: Repair, wrong: list[str], raised: Exception | None = None) 
     return Finding(edit.kind, what, edit.source.name, line, text, repair.mended, tuple(wrong))
 
 
-def _unexplained(search: Search, located: Any, wrong: list[str]) -> Finding:
+def _unexplained(search: Search, located: Target | None, wrong: list[str]) -> Finding:
+    """What is known without a repair: the line, its value, and of what that should be the derivative."""
+    here: tuple[str, int | None, str] = ("", None, "")
+    if located is not None:
+        place = located.place
+        here = (place.source.name, place.statement.lineno, place.source.text(place.statement))
+    if all(not np.any(search.claims.get(name, 1.0)) for name in wrong):
+        what = f"All zeros: {listing(wrong)}. Is the gradient never written, or is a line lost?"
+        return Finding("never written", what, *here, None, tuple(wrong))
     if located is None:
-        zero = [name for name in wrong if not np.any(search.claims.get(name, 1.0))]
-        if zero:
-            what = f"All zeros: {listing(zero)}. Is the gradient never written, or is a line lost?"
-            return Finding("never written", what, outputs=tuple(zero))
         what = f"Wrong: {listing(wrong)}. No change of a single line was found that mends this."
         return Finding("unexplained", what, outputs=tuple(wrong))
-    place = located.place
-    worst = [np.abs(e - c).max() for e, c in zip(located.exact, located.claimed, strict=True)]
-    k = int(np.argmax(worst))
-    index = np.unravel_index(np.argmax(np.abs(located.exact[k] - located.claimed[k])), located.exact[k].shape)
-    numbers = (
-        f"`{ast.unparse(place.node)}` {list(map(int, index))} is {located.claimed[k][index]:.6g} and should be "
-        f"{located.exact[k][index]:.6g}"
-    )
-    what = f"The value of `{ast.unparse(place.node)}` is wrong, and no small edit was found that mends it."
+    off = [np.abs(e - c) for e, c in zip(located.exact, located.claimed, strict=True)]
+    k = int(np.argmax([o.max() for o in off]))
+    index = np.unravel_index(np.argmax(off[k]), off[k].shape)
+    was, should = located.claimed[k][index], located.exact[k][index]
+    numbers = f"`{place.text}` {list(map(int, index))} is {was:.6g} and should be {should:.6g}"
+    what = f"The value of `{place.text}` is wrong, and no small edit was found that mends it."
+    if meaning := _meaning(search.case, located):
+        what += f" It should be {meaning}."
     if _mixes(located):
-        what += (
-            " The right value mixes the units of a row (a mean or a norm in the forward pass?), and this one does not."
-        )
-    text, line = place.source.text(place.statement), place.statement.lineno
-    return Finding("unexplained", what, place.source.name, line, text, None, tuple(wrong), numbers)
+        what += " The right value mixes the units of a row (a mean or a norm in the forward pass?), this one does not."
+    return Finding("unexplained", what, *here, None, tuple(wrong), numbers)
 
 
-def _mixes(located: Any) -> bool:
+def _meaning(case: Case, located: Target) -> str:
+    """The expression of the forward pass whose exact derivative the value should be: "dL/d a[:, H:2*H] of line 9"."""
+    name, value = next(iter(case.inputs.items()))
+    functions = sources(executed(lambda: case.loss(name, value))[1])
+    every = [p for s in functions for p in places(s) if not p.after]
+    codes = [instrumented(s, [p for p in every if p.source is s]) for s in functions]
+
+    def loss(probe: Probe) -> float:
+        with running(codes, {PROBE: probe}):
+            return float(np.real(case.loss(name, value)))
+
+    loss(probe := Probe())
+    rng, exact = np.random.default_rng(3), located.exact if all(k.all() for k in located.known) else []
+    for place in every:
+        for turned in (exact[::-1], exact):  # the backward pass comes to the last step first
+            if exact and [v.shape for v in probe.values[id(place.node)]] == [e.shape for e in turned]:
+                way = [rng.normal(size=e.shape) for e in turned]
+                up, down = (loss(Probe({id(place.node): [h * w for w in way]})) for h in (1e-4, -1e-4))
+                wanted = sum(float((w * e).sum()) for w, e in zip(way, turned, strict=True))
+                if abs((up - down) / 2e-4 - wanted) < 1e-5 * abs(wanted):
+                    return f"dL/d `{place.text}` of line {place.statement.lineno}"
+    return ""
+
+
+def _mixes(located: Target) -> bool:
     """Whether the right values of every row add up to 0, as behind a mean, and the claimed ones do not."""
     if any(e.ndim != 2 or e.shape[-1] < 3 for e in located.exact):
         return False

@@ -13,7 +13,7 @@ from rnnlab.ops import Array
 
 FORMS = ("{}", "(1 - {})", "{0} * (1 - {0})", "(1 - {}**2)", "({} > 0)")
 CLOSE = 1e-6
-MOST_FORMS = 120  # of one table; of plain names, whose products are added, half as many
+MOST_FORMS = 300  # of one table whose products are looked at; of three each, or sums of two, fewer
 
 
 def readings(
@@ -78,7 +78,7 @@ class _Table:
                     found.setdefault(np.round(row, 12).tobytes(), (name, row))
         self.names = [name for name, _ in found.values()]
         self.rows = np.array([row for _, row in found.values()]).reshape(len(found), int(mask.sum()))
-        self.plain = [n for n, name in enumerate(self.names) if not set(name) & set("(*+-@")][: MOST_FORMS // 2]
+        self.plain = [n for n, name in enumerate(self.names) if not set(name) & set("(*+-@")][: MOST_FORMS // 5]
 
     def _row(self, values: list[Array]) -> Array:
         return np.asarray(np.stack([np.broadcast_to(v, self.shape) for v in values]).ravel()[self.mask])
@@ -95,7 +95,7 @@ class _Table:
         yield from (self._product(i[n], j[n]) for n, _ in _equal(pairs, goal[None]))
         if most > 2:
             with np.errstate(all="ignore"):
-                rest = goal / rows
+                rest = goal / rows[: MOST_FORMS // 2]
             yield from (self._product(i[n], j[n], k) for n, k in _equal(pairs, rest) if k >= j[n])
 
     def _product(self, *rows: int) -> str:
