@@ -226,6 +226,8 @@ def test_what_does_not_fit_is_refused_and_says_how_to_turn_it() -> None:
         model.mean_loss(rl.Batch(x, np.zeros((T, B, O)), np.arange(T)[:, None] >= LENGTHS, LENGTHS))
     with refuses(ValueError, "lengths"):
         model.mean_loss(rl.Batch(x, y, lengths=GAPS & (np.arange(B) > 0)))
+    with pytest.raises(ValueError, match=rf"^y: expected shape \({B}, {O}\) for one answer .*got \({B}, {O + 1}\)$"):
+        model.mean_loss(rl.Batch(x, np.zeros((B, O + 1))))
     batch_first = x.swapaxes(0, 1)
     for bad in (
         rl.Batch(batch_first, y),
