@@ -1,4 +1,4 @@
-"""How the library is built: imports go one way, and what is public is described."""
+"""How the library is built: imports go one way, no file is long, and what is public is described."""
 
 import ast
 import dataclasses
@@ -65,3 +65,8 @@ def test_every_public_callable_with_more_than_two_arguments_describes_each_of_th
         if missing or not returns:
             unsaid[name] = sorted(missing) or "no section Returns"
     assert not unsaid
+
+
+def test_no_file_of_the_library_is_longer_than_three_hundred_lines():
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+    assert {name: length for name, length in lengths.items() if length > 300} == {}
