@@ -64,16 +64,7 @@ def test_a_live_knob_draws_the_value_that_it_is_turned_to() -> None:
     assert picture.value == knob.frames[2]
 
 
-def test_the_readme_s_figure_shows_what_is_written_below_it(tmp_path: Path) -> None:
-    lost = {}
-    for label, cell in figure.starts().items():
-        for state, norms in figure.gradient_at_each_step(cell).items():
-            lost[label, state] = np.log10(norms[norms > 0][-1] / norms[1])
-    memory = {label: lost.get((label, "c"), lost[label, "h"]) for label, _ in lost}
-    defaults = [memory[label] for label in ("RNN", "LSTM", "four-gate LSTM", "GRU", "GRU reset before")]
-    assert (round(min(defaults)), round(max(defaults))) == (19, 24)
-    assert max(memory["LSTM, chrono"], memory["GRU, chrono"]) < 1
-    assert round(lost["LSTM, chrono", "h"]) == 3
+def test_the_readme_s_figure_is_drawn_anew(tmp_path: Path) -> None:
     figure.draw(str(tmp_path / "flow.png"))
     assert (tmp_path / "flow.png").read_bytes().startswith(b"\x89PNG")
 
