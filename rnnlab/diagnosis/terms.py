@@ -34,12 +34,12 @@ def readings(
         ratio[(goal == 0) & (have == 0)] = np.nan  # says nothing there
     yield from scaled(text, goal, have, whole)
     for form in (*table.products(ratio, 2), *table.pieces(ratio)):
-        yield f"{inner} * {form}", "missing factor", form
+        yield f"{inner} * {bracketed(form)}", "missing factor", form
     for form in (*table.products(goal, 3), *table.reductions(goal)):
         yield form, "another operand", form
     for sign, lack in (("+", goal - have), ("-", have - goal)):
         for form in (*table.products(lack, 3), *table.matrix_products(lack), *table.sums(lack)):
-            yield f"{text} {sign} {form}", "missing term", form
+            yield f"{text} {sign} {form if sign == '+' else bracketed(form)}", "missing term", form
     for form in (*table.matrix_products(goal), *table.pieces(goal)):
         yield form, "another operand", form
 
@@ -99,7 +99,7 @@ class _Table:
             yield from (self._product(i[n], j[n], k) for n, k in _equal(pairs, rest) if k >= j[n])
 
     def _product(self, *rows: int) -> str:
-        return " * ".join(self.names[n] for n in sorted(rows))
+        return " * ".join(bracketed(self.names[n]) for n in sorted(rows))
 
     def sums(self, goal: Array) -> Iterator[str]:
         """Two products of two plain values each that add up to the goal."""
@@ -127,7 +127,7 @@ class _Table:
         with np.errstate(all="ignore"):
             wanted = np.concatenate([goal[None], goal / self.rows])
         for n, k in _equal(np.array([row for _, row in pairs]), wanted) if pairs else ():
-            yield pairs[n][0] if k == 0 else f"({pairs[n][0]}) * {self.names[k - 1]}"
+            yield pairs[n][0] if k == 0 else f"({pairs[n][0]}) * {bracketed(self.names[k - 1])}"
 
     def reductions(self, goal: Array) -> Iterator[str]:
         """A sum or mean of a recorded value over some of its axes."""
