@@ -100,7 +100,8 @@ class Bench:
         for edit in edits:
             if self.runs > start + most or self.runs > MOST_RUNS:
                 return None
-            if is_unpacking(edit.statement) and edit.kind not in GIVES_NAMES:
+            names = is_unpacking(edit.statement) and isinstance(edit.node, ast.expr)
+            if names and edit.kind not in GIVES_NAMES:
                 continue
             try:
                 code = edit.compiled()
