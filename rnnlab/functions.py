@@ -148,16 +148,8 @@ def other_shapes(arguments: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
 
     With a length L its multiples change (4 L of packed gates), or the sums in which it stands (H + D of [h, x]).
     """
-    lengths, bases = _lengths(arguments)
-    change = {base: base + 1 + n % 2 for n, base in enumerate(bases)}
-    for n in lengths:
-        for k in (2, 3, 4):
-            if n not in change and n % k == 0 and n // k in change:
-                change[n] = k * change[n // k]
-        for a in bases:
-            if n not in change and n - a in change:
-                change[n] = change[a] + change[n - a]
-    yield _resized(arguments, change)
+    bases = _lengths(arguments)[1]
+    yield _together(arguments, {base: base + 1 + n % 2 for n, base in enumerate(bases)})
     for base in bases:  # one at a time: number of sequences, of steps, of inputs
         yield _resized(arguments, {base: base + 2})
 
@@ -169,11 +161,30 @@ def shorter(arguments: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
         yield _resized(arguments, {base: 1})
 
 
-def first_steps(arguments: Sequence[Any]) -> tuple[Any, ...]:
-    """The first element of every list, and of every array that has as many rows and is no matrix."""
+def smaller(arguments: Sequence[Any]) -> tuple[Any, ...]:
+    """The same with short lengths, 2, 3, 4 ..., in the same order: a search over large arrays takes long."""
+    bases = _lengths(arguments)[1]
+    return first_steps(_together(arguments, {base: min(base, n + 2) for n, base in enumerate(bases)}), 4)
+
+
+def _together(arguments: Sequence[Any], change: dict[int, int]) -> tuple[Any, ...]:
+    """These lengths changed, and with them their multiples and sums."""
+    bases = list(change)
+    for n in _lengths(arguments)[0]:
+        for k in (2, 3, 4):
+            if n not in change and n % k == 0 and n // k in change:
+                change[n] = k * change[n // k]
+        for a in bases:
+            if n not in change and n - a in change:
+                change[n] = change[a] + change[n - a]
+    return _resized(arguments, change)
+
+
+def first_steps(arguments: Sequence[Any], most: int = 1) -> tuple[Any, ...]:
+    """The first elements of every list, and of every array that has as many rows and is no matrix."""
     steps = {len(a) for a in arguments if isinstance(a, list | tuple)}
     cut = [isinstance(a, list | tuple) or (np.ndim(a) > 2 and len(a) in steps) for a in arguments]
-    return tuple(a[:1] if c else a for a, c in zip(arguments, cut, strict=True))
+    return tuple(a[:most] if c else a for a, c in zip(arguments, cut, strict=True))
 
 
 def _lengths(arguments: Sequence[Any]) -> tuple[list[int], list[int]]:

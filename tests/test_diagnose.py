@@ -417,3 +417,17 @@ def spoilt_backward(dh: Any, cache: Any) -> Any:
 def test_no_edit_spoils_the_arrays_for_the_next() -> None:
     (finding,) = rl.diagnose(rnn_forward, spoilt_backward, SEQUENCE).findings
     assert finding.repair == "np.multiply(dh[:, t] + carried, 1 - hs[t + 1] ** 2, out=da)"
+
+
+def test_large_arrays_are_diagnosed_on_small_ones_and_what_only_they_show_is_found_too() -> None:
+    large = (draw(8, 12, 20), draw(8, 16), {"Wx": draw(20, 16), "Wh": draw(16, 16), "b": draw(16)})
+    assert rl.diagnose(rnn_forward, rnn_backward, large).ok
+    (finding,) = rl.diagnose(rnn_forward, rnn_overwrites, large).findings
+    assert finding.repair == "grads['dWh'] += hs[t].T @ da"
+
+    def truncated(dh: Any, cache: Any) -> Any:
+        grads = rnn_backward(dh, cache)
+        grads["dWx"] *= 1 if dh.shape[1] < 9 else 2
+        return grads
+
+    assert not rl.diagnose(rnn_forward, truncated, large).ok
