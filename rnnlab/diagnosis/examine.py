@@ -25,6 +25,7 @@ from rnnlab.threads import one_blas_thread
 LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
 RIGHT = 1e-7  # a directional derivative against the claimed one
 MOST_MISTAKES = 4
+Codes = tuple[set[Any], set[Any]]  # those that the backward pass runs, and those that the forward pass runs
 
 
 def examined(make: Callable[[], Case], title: str, rng: np.random.Generator) -> Diagnosis:
@@ -51,7 +52,7 @@ def examined(make: Callable[[], Case], title: str, rng: np.random.Generator) -> 
         result, codes = executed(lambda: case.back(record, 1.0))
         if isinstance(result, TypeError) and str(result).startswith(("backward: expected", "f: expected")):
             raise result
-        return _compared(case, title, result, codes, rng)
+        return _compared(case, title, result, (codes, executed(case.record)[1]), rng)
 
 
 def _losses(case: Case) -> list[Any]:
@@ -59,7 +60,7 @@ def _losses(case: Case) -> list[Any]:
     return [np.real(case.loss(name, value))]
 
 
-def _compared(case: Case, title: str, result: Any, codes: set[Any], rng: np.random.Generator) -> Diagnosis:
+def _compared(case: Case, title: str, result: Any, codes: Codes, rng: np.random.Generator) -> Diagnosis:
     """The claimed gradients against the exact ones, and the search for what mends them."""
     raised = result if isinstance(result, Exception) else None
     claims = {} if raised else {name: np.array(g) for name, g in result.items()}
@@ -93,10 +94,10 @@ def _compared(case: Case, title: str, result: Any, codes: set[Any], rng: np.rand
 
 
 def _mistakes(
-    case: Case, exact: Any, codes: set[Any], method: str, scale: float, raised: Exception | None, rng: Any
+    case: Case, exact: Any, codes: Codes, method: str, scale: float, raised: Exception | None, rng: Any
 ) -> list[Finding]:
     fresh = Fresh(case.remake(rng, False) if case.remake else case, method, rng, scale)
-    search = Search(case, exact, sources(codes), fresh, scale)
+    search = Search(case, exact, sources(*codes), fresh, scale)
     wrong = search.goal.names(search.wrong(search.goal.vector(dict(search.claims))))
     if not wrong and not raised:
         return [_single_precision(search, list(exact))]
@@ -120,11 +121,11 @@ def _mistakes(
 
 
 def _several(
-    case: Case, codes: set[Any], method: str, search: Search, scale: float, rng: Any
+    case: Case, codes: Codes, method: str, search: Search, scale: float, rng: Any
 ) -> tuple[list[Repair], bool]:
     """Several mistakes: first over one time step, where each stands alone, then over all."""
     found: list[Repair] = []
-    functions = sources(codes)
+    functions = sources(*codes)
     longer = Search(case, search.exact, functions, search.fresh, scale)
     remake = case.remake
     if remake is not None and case.steps > 1:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import copy
 from collections.abc import Iterator
+from itertools import combinations
 
 Change = tuple[str, str]  # kind of the edit, text of the expression afterwards
 OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@", ast.Pow: "**"}
@@ -19,6 +21,7 @@ def rules(node: ast.expr | ast.Slice) -> Iterator[Change]:
     if isinstance(node, ast.Slice) or is_stored(node):
         return
     x = f"({ast.unparse(node)})"
+    yield from _exchanges(node)
     if isinstance(node, ast.BinOp):
         a, b, sign = f"({ast.unparse(node.left)})", f"({ast.unparse(node.right)})", OPERATORS.get(type(node.op), "+")
         yield from (("left out", a), ("left out", b))
@@ -57,6 +60,23 @@ def rules(node: ast.expr | ast.Slice) -> Iterator[Change]:
         yield from (("transpose", f"{x}.T"), ("index", f"{x}[::-1]"))
         axes = ("axis=0", "axis=1", "axis=1, keepdims=True", "axis=(0, 1)")
         yield from (("option", f"{x}.sum({axis})") for axis in axes)
+
+
+def _exchanges(node: ast.expr) -> Iterator[Change]:
+    """Two elements of a tuple or a list, two arguments, two neighbouring letters of a text such as einsum's."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        letters = node.value
+        for n in range(len(letters) - 1):
+            if letters[n : n + 2].isalpha():
+                text = letters[:n] + letters[n + 1] + letters[n] + letters[n + 2 :]
+                yield f"exchanged|{letters[n]} and {letters[n + 1]}", repr(text)
+    row = "elts" if isinstance(node, ast.Tuple | ast.List) else "args"
+    elements = getattr(node, row, [])
+    for i, j in combinations(range(len(elements)), 2):
+        new, turned = copy.copy(node), list(elements)
+        turned[i], turned[j] = elements[j], elements[i]
+        setattr(new, row, turned)
+        yield f"exchanged|{ast.unparse(elements[i])} and {ast.unparse(elements[j])}", ast.unparse(new)
 
 
 def _brackets(node: ast.BinOp, sign: str) -> Iterator[str]:

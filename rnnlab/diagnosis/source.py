@@ -11,7 +11,7 @@ import linecache
 import sys
 import sysconfig
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
@@ -28,12 +28,14 @@ class Source:
     """One function whose source can be read.
 
     function   the function object itself; `running` gives it another code for a while
+    within     where not all of it is meant: the first lines of the functions inside it that are
     tree       its definition, with the line numbers of its file
     statements every simple statement and every head of a loop or branch, in the order of the text
     """
 
     function: FunctionType
     tree: ast.FunctionDef
+    within: Sequence[int] = ()
     statements: list[ast.stmt] = field(default_factory=list)
     places: dict[int, tuple[ast.AST, str, int | None]] = field(default_factory=dict)  # a memory of `edits.slots`
 
@@ -43,7 +45,9 @@ class Source:
     def changed(self) -> None:
         """What is remembered of the tree belongs to the tree as it is now."""
         self.places.clear()
-        every = [s for s in ast.walk(self.tree) if isinstance(s, ast.stmt) and s is not self.tree]
+        meant = [n for n in ast.walk(self.tree) if getattr(n, "lineno", 0) in self.within] or [self.tree]
+        inside = {id(n): n for root in meant for n in ast.walk(root)}.values()
+        every = [s for s in inside if isinstance(s, ast.stmt) and s is not self.tree]
         self.statements = [s for s in every if not (isinstance(s, ast.Expr) and ast.unparse(s) == f"{LIMIT}()")]
         self.statements.sort(key=lambda s: (s.lineno, s.col_offset))
 
@@ -140,16 +144,26 @@ def _readable(code: CodeType) -> bool:
     return bool(linecache.getlines(code.co_filename)) and not code.co_name.startswith("<module")
 
 
-def sources(codes: set[CodeType]) -> list[Source]:
-    """The functions of these codes, those that stand inside another one with it."""
+def sources(codes: set[CodeType], makers: Iterable[CodeType] = ()) -> list[Source]:
+    """The functions of these codes, those that stand inside another one with it.
+
+    A closure that was made by one of `makers` is that part of its maker, which makes it anew in each run.
+    """
     found: dict[tuple[str, int], Source] = {}
     functions = [f for f in gc.get_referrers(*codes) if isinstance(f, FunctionType) and f.__code__ in codes]
+    meant: dict[FunctionType, set[int]] = {}
     for function in functions:
+        maker = _maker(function)
+        if maker.__code__ in codes or maker.__code__ not in set(makers):
+            meant[function] = set()
+        else:
+            meant.setdefault(maker, set()).add(function.__code__.co_firstlineno)
+    for function, within in meant.items():
         with contextlib.suppress(OSError, TypeError, SyntaxError, IndentationError):
             lines, first = inspect.getsourcelines(function.__code__)
             tree = _definition(ast.parse(textwrap.dedent("".join(lines))), function)
             ast.increment_lineno(tree, first - 1)
-            source = Source(function, tree)
+            source = Source(function, tree, sorted(within))
             ast.fix_missing_locations(_Limited().visit(tree))
             found[function.__code__.co_filename, function.__code__.co_firstlineno] = source
     spans = [(s.function.__code__.co_filename, s.tree.lineno, s.tree.end_lineno or 0) for s in found.values()]
@@ -160,6 +174,15 @@ def sources(codes: set[CodeType]) -> list[Source]:
         if file == key[0] and start < s.tree.lineno and (s.tree.end_lineno or 0) <= end
     }
     return sorted((s for key, s in found.items() if key not in inner), key=lambda s: s.tree.lineno)
+
+
+def _maker(function: FunctionType) -> FunctionType:
+    """The function of a module or class in which this one is defined; itself where it is in none."""
+    head, *rest = function.__qualname__.partition(".<locals>")[0].split(".")
+    thing = function.__globals__.get(head)
+    for name in rest:
+        thing = getattr(thing, name, None)
+    return thing if isinstance(thing, FunctionType) else function
 
 
 def _definition(module: ast.Module, function: FunctionType) -> ast.FunctionDef:
