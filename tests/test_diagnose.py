@@ -105,7 +105,7 @@ def test_right_functions_are_blamed_for_nothing_and_pass_the_gradient_check() ->
         (
             (step_forward, step_exchanged, STEP),
             "return (da @ Wx.T, da @ Wh.T, dc * f, x.T @ da, h.T @ da, da.sum(axis=0))",
-            "h and x are exchanged",
+            "h.T @ da and x.T @ da are exchanged",
         ),
         ((rnn_forward, rnn_overwrites, SEQUENCE), "grads['dWh'] += hs[t].T @ da", r"overwritten"),
     ],
@@ -390,6 +390,7 @@ LOOKED_AT = {case.id: case for case in cases("look")}
 SAMPLE = (
     *("packed-step-06", "packed-sequence-01", "packed-sequence-06", "dict-lstm-04", "char-rnn-01", "char-rnn-05"),
     *("gru-loss-06", "relu-calls-01", "relu-calls-06", "cell-rnn-08", "cell-lstm-03", "cell-peephole-02"),
+    *("buffers-07", "columns-05", "layers-02", "closures-01", "closures-08", "einsum-08", "stack-05"),
 )
 
 

@@ -70,7 +70,7 @@ def _exchanges(node: ast.expr) -> Iterator[Change]:
             if letters[n : n + 2].isalpha():
                 text = letters[:n] + letters[n + 1] + letters[n] + letters[n + 2 :]
                 yield f"exchanged|{letters[n]} and {letters[n + 1]}", repr(text)
-    row = "elts" if isinstance(node, ast.Tuple | ast.List) else "args"
+    row = "args" if isinstance(node, ast.Call) else "elts"
     elements = getattr(node, row, [])
     for i, j in combinations(range(len(elements)), 2):
         new, turned = copy.copy(node), list(elements)
