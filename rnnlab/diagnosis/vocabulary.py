@@ -37,7 +37,7 @@ def vocabulary(source: Source, spaces: Sequence[Mapping[str, Any]]) -> Values:
             values = [np.asarray(eval(code, space)) for space in every]
         except Exception:  # not defined there, or no such index
             continue
-        if all(v.dtype.kind == "f" and v.ndim <= 3 and v.size for v in values):
+        if all(v.dtype.kind == "f" and v.ndim <= 4 and v.size for v in values):
             found[text] = [np.array(v) for v in values]
     return found
 
