@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rnnlab.case import Case, advice, best_method, derivative, gradient
-from rnnlab.diagnosis.bench import Repair
+from rnnlab.diagnosis.bench import Repair, is_unpacking
 from rnnlab.diagnosis.forward import forward_repair
 from rnnlab.diagnosis.goal import Fresh
 from rnnlab.diagnosis.locate import Target
@@ -107,7 +107,8 @@ def _mistakes(
     located = search.located
     if raised:
         return [_raised("the backward pass", raised)]
-    forward = sources(executed(case.record)[1]) if scale == 1 and located is None else []
+    nowhere = located is None or is_unpacking(located.place.statement)
+    forward = sources(executed(case.record)[1]) if scale == 1 and nowhere else []
     if repair := forward_repair(case, forward, method, wrong, not search.functions):
         found = _finding(repair, wrong)
         what = "The forward and the backward pass do not belong together. They would, if this line were another"

@@ -77,7 +77,7 @@ class Source:
 
 
 LIMIT = "__rnnlab_limit__"
-MOST_PASSES = 10_000  # of `while` loops in one run of edited code, which may have lost what ends them
+MOST_PASSES = 2_000  # of `while` loops in one run of edited code, which may have lost what ends them
 
 
 class _Limited(ast.NodeTransformer):

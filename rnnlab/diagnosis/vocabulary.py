@@ -46,7 +46,7 @@ def _inside(text: str, value: Any, depth: int = 2) -> Iterator[str]:
     """A name, and the elements and attributes of what it holds."""
     if isinstance(value, np.ndarray):
         yield text
-        yield from (f"{text}[{k}]" for k in range(min(len(value), 8)) if value.ndim == 3)
+        yield from (f"{text}[{k}]" for k in range(min(len(value), 8)) if value.ndim > 2)
     elif isinstance(value, Mapping) and depth:
         for key in list(value)[:40]:
             yield from _inside(f"{text}[{key!r}]", value[key], depth - 1)
