@@ -23,6 +23,7 @@ def vocabulary(source: Source, spaces: Sequence[Mapping[str, Any]]) -> Values:
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Del):
             texts[ast.unparse(node)] = None
+            texts |= dict.fromkeys(_other_parts(node)) if isinstance(node, ast.Subscript) else {}
             if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Tuple | ast.Slice):
                 for step in (n.id for n in ast.walk(node.slice) if isinstance(n, ast.Name)):
                     for array in {ast.unparse(node.value), _root(node)}:
@@ -37,9 +38,23 @@ def vocabulary(source: Source, spaces: Sequence[Mapping[str, Any]]) -> Values:
             values = [np.asarray(eval(code, space)) for space in every]
         except Exception:  # not defined there, or no such index
             continue
+        shape = next((v.shape for v in values if v.dtype.kind == "f"), ())
+        if shape:  # a sum begins at the whole number 0
+            values = [np.zeros(shape) if v.dtype.kind == "i" and v.ndim == 0 and not v else v for v in values]
         if all(v.dtype.kind == "f" and v.ndim <= 4 and v.size for v in values):
             found[text] = [np.array(v) for v in values]
     return found
+
+
+def _other_parts(node: ast.Subscript) -> Iterator[str]:
+    """What a slice leaves: a[:, H:] of a[:, :H]."""
+    row = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    for n, part in enumerate(row):
+        if isinstance(part, ast.Slice) and part.step is None:
+            for rest in (part.lower and f":{ast.unparse(part.lower)}", part.upper and f"{ast.unparse(part.upper)}:"):
+                if rest:
+                    index = [*map(ast.unparse, row[:n]), rest, *map(ast.unparse, row[n + 1 :])]
+                    yield f"{ast.unparse(node.value)}[{', '.join(index)}]"
 
 
 def _inside(text: str, value: Any, depth: int = 2) -> Iterator[str]:
