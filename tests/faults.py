@@ -286,6 +286,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a hundredth of each")
     share = 100 if parser.parse_args().quick else 1
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
     print("| fault | tried | survived | lost | |\n|---|---|---|---|---|", flush=True)
     print(kills(200 // share), flush=True)
     print(interrupts_at_lines(share), flush=True)

@@ -85,7 +85,7 @@ class Bench:
             with np.errstate(all="ignore"):
                 record = self.case.record() if self.record is None and not self.closures else self.record
                 with running(list(every.values()), names):
-                    claims = self.case.back(self.case.record() if self.closures else record, self.scale)
+                    claims = self.case.back(self.case.record() if self.closures else _lists(record), self.scale)
                 return self.goal.vector({name: np.asarray(g) / self.scale for name, g in claims.items()})
         except Exception:  # an edit may raise anything
             return None
@@ -136,6 +136,15 @@ def _freeze(thing: Any, depth: int = 6) -> None:
             _freeze(element, depth - 1)
     elif depth and hasattr(thing, "__dict__") and not callable(thing):
         _freeze(vars(thing), depth - 1)
+
+
+def _lists(thing: Any, depth: int = 6) -> Any:
+    """The same arrays in lists and dicts of their own, for an edit may write in those too."""
+    if depth and type(thing) in (list, tuple):
+        return type(thing)(_lists(element, depth - 1) for element in thing)
+    if depth and type(thing) is dict:
+        return {key: _lists(element, depth - 1) for key, element in thing.items()}
+    return thing
 
 
 def is_unpacking(statement: ast.stmt) -> bool:
