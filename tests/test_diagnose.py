@@ -390,7 +390,18 @@ LOOKED_AT = {case.id: case for case in cases("look")}
 SAMPLE = (
     *("packed-step-06", "packed-sequence-01", "packed-sequence-06", "dict-lstm-04", "char-rnn-01", "char-rnn-05"),
     *("gru-loss-06", "relu-calls-01", "relu-calls-06", "cell-rnn-08", "cell-lstm-03", "cell-peephole-02"),
-    *("buffers-07", "columns-05", "layers-02", "layers-03", "closures-01", "closures-07", "closures-08", "einsum-08", "stack-05"),
+    *(
+        "buffers-07",
+        "columns-05",
+        "layers-02",
+        "layers-03",
+        "closures-01",
+        "closures-07",
+        "closures-08",
+        "einsum-08",
+        "stack-05",
+        "scalars-05",
+    ),
 )
 
 

@@ -20,6 +20,8 @@ def vocabulary(source: Source, spaces: Sequence[Mapping[str, Any]]) -> Values:
     texts: dict[str, None] = {}
     for name, value in spaces[0].items():
         texts |= dict.fromkeys(_inside(name, value)) if name.isidentifier() else {}
+    targets = [n.target for n in ast.walk(source.tree) if isinstance(n, ast.For)]
+    loops = sorted({target.id for target in targets if isinstance(target, ast.Name)})
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Del):
             texts[ast.unparse(node)] = None
@@ -28,6 +30,7 @@ def vocabulary(source: Source, spaces: Sequence[Mapping[str, Any]]) -> Values:
                 for step in (n.id for n in ast.walk(node.slice) if isinstance(n, ast.Name)):
                     for array in {ast.unparse(node.value), _root(node)}:
                         texts |= {f"{array}[{near}]": None for near in (step, f"{step} - 1", f"{step} + 1")}
+                texts |= {f"{ast.unparse(node.value)}[{other}]": None for other in loops}
         elif isinstance(node, ast.BinOp | ast.Call) and _pure(node):
             texts[ast.unparse(node)] = None
     found: Values = {}

@@ -523,6 +523,73 @@ right: d2 = d2 + ds @ p["V"].T
 STACK_WEIGHTS = (("E", (5, 4)), ("U1", (4, 4)), ("W1", (4, 4)), ("b1", (4,)), ("U2", (4, 4)), ("W2", (4, 4)),
                  ("b2", (4,)), ("V", (4, 5)), ("c", (5,)))  # fmt: skip
 
+SCALARS = r"""
+import math
+
+import numpy as np
+
+
+def forward(x, h0, Wx, Wh, b):
+    T, D, H = len(x), len(x[0]), len(b)
+    hs = [[h0[j] for j in range(H)]]
+    for t in range(T):
+        row = []
+        for j in range(H):
+            a = b[j]
+            for i in range(D):
+                a += x[t][i] * Wx[i][j]
+            for i in range(H):
+                a += hs[-1][i] * Wh[i][j]
+            row.append(math.tanh(a))
+        hs.append(row)
+    return np.array(hs[1:]), (x, hs, Wx, Wh)
+
+
+def backward(dout, cache):
+    x, hs, Wx, Wh = cache
+    T, D, H = len(x), len(x[0]), len(Wh)
+    dx, dWx, dWh, db = np.zeros((T, D)), np.zeros((D, H)), np.zeros((H, H)), np.zeros(H)
+    dh = [0.0] * H
+    for t in range(T - 1, -1, -1):
+        da = [0.0] * H
+        for j in range(H):
+            da[j] = (dout[t][j] + dh[j]) * (1 - hs[t + 1][j] ** 2)
+        for j in range(H):
+            db[j] += da[j]
+            for i in range(D):
+                dWx[i][j] += x[t][i] * da[j]
+                dx[t][i] += Wx[i][j] * da[j]
+        for i in range(H):
+            dh[i] = 0.0
+            for j in range(H):
+                dWh[i][j] += hs[t][i] * da[j]
+                dh[i] += Wh[i][j] * da[j]
+    return dx, np.array(dh), dWx, dWh, db
+"""
+
+SCALARS_EDITS = """
+again: (1 - hs[t + 1][j] ** 2)
+  => (1 - math.tanh(hs[t + 1][j]) ** 2)
+index: dWh[i][j] += hs[t][i]
+  => dWh[i][j] += hs[t + 1][i]
+transpose: dh[i] += Wh[i][j]
+  => dh[i] += Wh[j][i]
+= for +=: db[j] += da[j]
+  => db[j] = da[j]
+path: (dout[t][j] + dh[j])
+  => dout[t][j]
+doubled: dh[i] = 0.0
+  =>
+truncated: range(T - 1, -1, -1)
+  => range(T - 1, 0, -1)
+exchanged: dWx[i][j] += x[t][i] * da[j]
+  => dWx[i][j] += x[t][i] * da[i % H]
+scaled: dx[t][i] += Wx[i][j] * da[j]
+  => dx[t][i] += Wx[i][j] * da[j] / H
+right: (1 - hs[t + 1][j] ** 2)
+  => (1 - hs[t + 1][j]) * (1 + hs[t + 1][j])
+"""
+
 BASES = [
     Base(
         "buffers",
@@ -578,5 +645,12 @@ BASES = [
         ),
         STACK,
         STACK_EDITS,
+    ),
+    Base(
+        "scalars",
+        "other",
+        lambda m, r: (m.forward, m.backward, (r(3, 2), r(3), r(2, 3), r(3, 3), r(3))),
+        SCALARS,
+        SCALARS_EDITS,
     ),
 ]
