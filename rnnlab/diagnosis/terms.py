@@ -90,13 +90,18 @@ class _Table:
         if not len(rows) or not np.isfinite(goal).all() or not np.abs(goal).max(initial=0) > 1e-12:
             return
         yield from (self.names[n] for n, _ in _equal(self.rows[:, said], goal[None]))
+        few = _some(goal)  # numbers by which the products are looked up
         i, j = np.triu_indices(len(rows))
-        pairs = rows[i] * rows[j]
-        yield from (self._product(i[n], j[n]) for n, _ in _equal(pairs, goal[None]))
+        pairs = rows[:, few][i] * rows[:, few][j]
+        yield from (
+            self._product(i[n], j[n]) for n, _ in _equal(pairs, goal[None, few]) if _same(goal, rows, i[n], j[n])
+        )
         if most > 2:
             with np.errstate(all="ignore"):
-                rest = goal / rows[: MOST_FORMS // 2]
-            yield from (self._product(i[n], j[n], k) for n, k in _equal(pairs, rest) if k >= j[n])
+                rest = goal[few] / rows[: MOST_FORMS // 2, few]
+            for n, k in _equal(pairs, rest):
+                if k >= j[n] and _same(goal, rows, i[n], j[n], k):
+                    yield self._product(i[n], j[n], k)
 
     def _product(self, *rows: int) -> str:
         return " * ".join(bracketed(self.names[n]) for n in sorted(rows))
@@ -162,6 +167,15 @@ def _equal(table: Array, wanted: Array, size: float = 0.0) -> Iterator[tuple[int
         for k in np.flatnonzero((high > low) & np.isfinite(near)):
             rows = order[low[k] : high[k]]
             yield from ((int(n), int(k)) for n in rows[np.abs(table[rows] - wanted[k]).max(axis=1) <= near[k]])
+
+
+def _some(goal: Array) -> Array:
+    """A few of its numbers: the largest, and some of the others."""
+    return np.r_[np.argsort(-np.abs(goal))[:4], np.random.default_rng(0).permutation(len(goal))[:4]]
+
+
+def _same(goal: Array, rows: Array, *factors: int) -> bool:
+    return bool(np.abs(np.prod(rows[list(factors)], axis=0) - goal).max() <= CLOSE * np.abs(goal).max())
 
 
 def formed(form: str, v: Array) -> Array:
