@@ -65,8 +65,8 @@ def rules(node: ast.expr | ast.Slice) -> Iterator[Change]:
 def _exchanges(node: ast.expr) -> Iterator[Change]:
     """Two elements of a tuple or a list, two arguments, two indices, two neighbouring letters of einsum's text."""
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Subscript):
-        i, j = ast.unparse(node.value.slice), ast.unparse(node.slice)
-        yield f"exchanged|{i} and {j}", f"{ast.unparse(node.value.value)}[{j}][{i}]"
+        first, second = ast.unparse(node.value.slice), ast.unparse(node.slice)
+        yield f"exchanged|{first} and {second}", f"{ast.unparse(node.value.value)}[{second}][{first}]"
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         letters = node.value
         for n in range(len(letters) - 1):
