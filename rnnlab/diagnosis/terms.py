@@ -171,7 +171,7 @@ def _equal(table: Array, wanted: Array, size: float = 0.0) -> Iterator[tuple[int
 
 def _some(goal: Array) -> Array:
     """A few of its numbers: the largest, and some of the others."""
-    return np.r_[np.argsort(-np.abs(goal))[:4], np.random.default_rng(0).permutation(len(goal))[:4]]
+    return np.asarray(np.r_[np.argsort(-np.abs(goal))[:4], np.random.default_rng(0).permutation(len(goal))[:4]])
 
 
 def _same(goal: Array, rows: Array, *factors: int) -> bool:
