@@ -47,7 +47,7 @@ class Layer:
         """
         if not isinstance(name, str) or not name.isidentifier() or hasattr(Layer, name):
             raise ValueError(f"name: expected a new attribute's name, such as 'W_u', got {name!r}")
-        if not self.bias and name.split("_")[0] == "b":
+        if self.leaves_out(name):
             vars(self)[name] = zeros = np.zeros(shape, np.float32)  # which leaves every dtype as it is
             zeros.flags.writeable = False
             return
@@ -55,6 +55,10 @@ class Layer:
         axes = [(f"axis {n}", length) for n, length in enumerate(shape)]
         vars(self)[name] = np.array(float_array(name, drawn, axes, self._dtype))
         self._names = tuple(dict.fromkeys((*self._names, name)))
+
+    def leaves_out(self, name: str) -> bool:
+        """Whether it is a bias, "b" or "b_...", of a layer without biases."""
+        return not self.bias and name.split("_")[0] == "b"
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._names:

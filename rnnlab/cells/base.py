@@ -289,7 +289,7 @@ class Cell(CheckedCell):
         wanted = [name for name in self.params if name not in ("W_x", "b")]
         if missing := [name for name in wanted if inside.get(name) is None]:
             raise ValueError(f"recurrent_grads: expected the gradients of {wanted}, got none of {missing}")
-        if unknown := [name for name in inside if name not in self.params]:
+        if unknown := [name for name in inside if name not in self.params and not self.leaves_out(name)]:
             raise ValueError(f"recurrent_grads: expected the gradients of {wanted}, got unknown names {unknown}")
         W_x = outer_products(tape.x, d_a) if tape.x.ndim == 3 else one_hot_products(tape.x, d_a, self.input_size)
         grads = {**inside, "W_x": W_x, "b": column_sums(d_a)[:, None]}
