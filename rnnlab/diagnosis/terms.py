@@ -142,7 +142,7 @@ class _Table:
                 kept = len(self.shape) == values[0].ndim
                 for name in ("sum", "mean"):
                     made = [np.asarray(getattr(v, name)(axis=axis, keepdims=kept)) for v in values]
-                    if all(m.shape == self.shape for m in made) and list(_equal(self._row(made)[None], goal[None])):
+                    if all(m.shape == self.shape for m in made) and _equal(self._row(made)[None], goal[None]):
                         where = axis if len(axis) > 1 else axis[0]
                         yield f"{bracketed(text)}.{name}(axis={where}{', keepdims=True' * kept})"
 
@@ -157,16 +157,17 @@ class _Table:
                     yield f"np.where({form}, {sides[0][0]:.6g}, {sides[1][0]:.6g})"
 
 
-def _equal(table: Array, wanted: Array, size: float = 0.0) -> Iterator[tuple[int, int]]:
+def _equal(table: Array, wanted: Array, size: float = 0.0) -> list[tuple[int, int]]:
     """(n, k) where row n of the table is row k of what is wanted: looked up by the first number, compared in all."""
     order = np.argsort(table[:, 0])
-    column = table[order, 0]
-    with np.errstate(all="ignore"):
+    column, found = table[order, 0], list[tuple[int, int]]()
+    with np.errstate(all="ignore"):  # no yield within, which would leave this state behind
         near = CLOSE * (np.full(len(wanted), size) if size else np.abs(wanted).max(axis=1))
         low, high = np.searchsorted(column, wanted[:, 0] - near), np.searchsorted(column, wanted[:, 0] + near, "right")
         for k in np.flatnonzero((high > low) & np.isfinite(near)):
             rows = order[low[k] : high[k]]
-            yield from ((int(n), int(k)) for n in rows[np.abs(table[rows] - wanted[k]).max(axis=1) <= near[k]])
+            found += [(int(n), int(k)) for n in rows[np.abs(table[rows] - wanted[k]).max(axis=1) <= near[k]]]
+    return found
 
 
 def _some(goal: Array) -> Array:
