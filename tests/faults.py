@@ -141,7 +141,7 @@ def interrupted_at_line(number: int, call: Callable[[], object]) -> bool:
         name = frame.f_code.co_filename
         return each_line if name.startswith(LIBRARY) or name.endswith("contextlib.py") else None
 
-    before = sys.gettrace()
+    before, errors = sys.gettrace(), np.geterr()
     sys.settrace(each_call)
     try:
         call()
@@ -149,6 +149,7 @@ def interrupted_at_line(number: int, call: Callable[[], object]) -> bool:
         return True
     finally:
         sys.settrace(before)
+        np.seterr(**errors)  # at the end of a `with np.errstate` Ctrl-C leaves the state within
     return False
 
 
@@ -188,7 +189,7 @@ def interrupts_at_lines(every: int = 1) -> Tally:
 
 def timed_interrupts(n: int, seed: int = 0) -> Tally:
     """Ctrl-C after a random time, from another thread."""
-    rng, tally = np.random.default_rng(seed), Tally("Ctrl-C after a random time")
+    rng, tally, errors = np.random.default_rng(seed), Tally("Ctrl-C after a random time"), np.geterr()
     sizes = {"T": 2, "H": 2}
     moments = moments_of(12, **sizes)
     start, text = run(**sizes)
@@ -203,6 +204,7 @@ def timed_interrupts(n: int, seed: int = 0) -> Tally:
         except KeyboardInterrupt:
             came = True
         timer.join()
+        np.seterr(**errors)
         if came:
             tally.count(interrupted(trainer, text, moments))
     return tally
