@@ -106,16 +106,16 @@ def test_the_lesson_runs_to_the_end_and_its_knob_turns(lab: str, browser: Any) -
         "p.activeCellIndex = n; p.scrollToItem(n)",
         number,
     )
-    slider = "document.querySelector('[class^=knob-] input[type=range]')"
-    wait_for(lambda: browser.execute_script(f"return !!{slider}"), "the slider", 60)
-    shown = "return Array.from(document.querySelectorAll('[class^=knob-] img')).map(i => i.style.display)"
+    knob = "Array.from(document.querySelectorAll('[class^=knob-]')).find(k => k.innerText.startsWith('forget bias'))"
+    wait_for(lambda: browser.execute_script(f"return !!{knob}"), "the slider", 60)
+    shown = f"return Array.from({knob}.querySelectorAll('img')).map(i => i.style.display)"
     assert browser.execute_script(shown).index("block") == 0
-    browser.execute_script(f"const s = {slider}; s.value = 6; s.dispatchEvent(new Event('input', {{bubbles: true}}))")
+    turn = "s.value = 6; s.dispatchEvent(new Event('input', {bubbles: true}))"
+    browser.execute_script(f"const s = {knob}.querySelector('input'); {turn}")
     displays = browser.execute_script(shown)
     assert displays.index("block") == 6
     assert displays.count("block") == 1
-    text = browser.execute_script("return document.querySelector('[class^=knob-] output').textContent")
-    assert text == "3"
+    assert browser.execute_script(f"return {knob}.querySelector('output').textContent") == "3"
     images = "return Array.from(document.querySelectorAll('.jp-OutputArea img')).map(i => [i.alt, i.naturalWidth])"
     for alt, width in browser.execute_script(images):
         assert len(alt) > 40

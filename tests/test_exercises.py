@@ -3,6 +3,7 @@
 import ast
 import linecache
 import re
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,14 @@ import rnnlab as rl
 from rnnlab.lesson import exercises as check
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+LESSON = NOTEBOOKS / "day-9-lstm-gru.ipynb"
 NUMBER = count()
+
+
+def lesson_cell(start: str) -> str:
+    """The cell of the lesson that begins so."""
+    (found,) = [c.source for c in nbformat.read(LESSON, as_version=4).cells if c.source.startswith(start)]
+    return str(found)
 
 
 def cells(stem: str) -> dict[int, str]:
@@ -66,23 +74,26 @@ WRONG = [
     (2, "d_h * (1 - h**2)", "-d_h * (1 - h**2)", r"sign"),
     (3, "i, f, g, o = a", "f, i, g, o = a", r"forget"),
     (3, "g = np.tanh(g)", "g = rl.ops.sigmoid(g)", "tanh|candidate"),
+    (3, "g = np.tanh(g)", "i, f, g, o = rl.ops.sigmoid(a + h @ self.W_h)", "the candidate takes tanh"),
     (3, "u = np.tanh(c)", "u = c", r"tanh|states.h"),
     (3, "a + h @ self.W_h", "a", r"W_h"),
     (3, "f * c + i * g", "f * c + g", r"i g|input|i \* g|g \* i"),
     (4, "d_i = d_c * g * i * (1 - i)", "d_i = d_c * g", r"i\(1 - i\)|i \* \(1 - i\)"),
     (4, "d_f = d_c * c * f", "d_f = d_c * u * f", r"c_\{t-1\}|\bc\b"),
     (4, "d_g = d_c * i * (1 - g**2)", "d_g = d_c * i * g * (1 - g)", r"1 - g"),
+    (4, "d_g = d_c * i * (1 - g**2)", "d_g = d_c * i * g * (1 - g)", r"g comes out of a tanh.*1 - g\*\*2"),
     (4, "d_o = d_h * u", "d_o = d_c * u", r"output|d_o"),
     (4, "d_o = d_h * u * o", "d_o = d_h * c * o", r"tanh|\bu\b"),
-    (5, "W_h + tape", "tape", r"\+=|last|one time step"),
-    (5, "tape.states[t, 0]", "tape.states[t + 1, 0]", r"neighbour|should be +W_h = W_h . tape.states\[t, 0\]"),
-    (5, "tape.states[t, 0].T @ d_a[0, t]", "d_a[0, t].T @ tape.states[t, 0]", r"transpos"),
+    (5, "W_h[0] + tape", "tape", r"\+=|last|one time step"),
+    (5, "tape.states[t, 0]", "tape.states[t + 1, 0]", r"neighbour"),
+    (5, "tape.states[t, 0].T @ d_a[0, t]", "d_a[0, t].T @ tape.states[t, 0]", r"line 5 .*\n.*\n +should be +W_h\[0\]"),
     (5, "range(len(tape.x))", "range(1, len(tape.x))", r"first|range\(0"),
-    (5, "W_h + tape", "W_h - tape", r"sign"),
+    (5, "W_h[0] + tape", "W_h[0] - tape", r"sign"),
     (6, '(A, "d_c")', '(A, "d_f")', r"line of d_f is that of the derivation"),
     (6, '(B, "d_g")', '(B, "d_c")', r"line of d_c is that of the derivation"),
     (6, '(C, "d_o")', '(C, "d_x")', r"expected the name"),
     (6, '(C, "d_o")', '(C, "d_i")', r"line of d_i is that"),
+    (7, "(1 - z) * h + z * n", "(1 - z) * n + z * h", r"exchanged"),
     (7, "d_h * (n - h) * z", "d_h * (h - n) * z", r"sign"),
     (7, "d_h * z * (1 - n**2)", "d_h * (1 - z) * (1 - n**2)", r"exchanged|1 - z"),
     (7, "d_old = d_h * (1 - z)", "d_old = d_h * z", r"exchanged|1 - z"),
@@ -121,6 +132,52 @@ def test_a_common_wrong_answer_gets_its_hint(number: int, right: str, wrong: str
         if verdict is None
         else (not verdict.right if isinstance(verdict, check.Verdict) else verdict.findings)
     )
+
+
+GAPS = {
+    "class MyRNN": ("np.tanh(a + h @ self.W_h)", "d_h * (1 - h**2)"),
+    "class MyLSTM": ("d_c * g * i * (1 - i)", "d_c * c * f * (1 - f)", "d_c * i * (1 - g**2)", "d_h * u * o * (1 - o)"),
+    "class MyGRU": (
+        "d_h * (1 - z) * (1 - n**2)",
+        "d_h * (h - n) * z * (1 - z)",
+        "d_n * q * r * (1 - r)",
+        "d_n * r",
+        "d_h * z",
+    ),
+}
+
+
+@pytest.mark.parametrize("start", GAPS)
+def test_the_gaps_of_the_lesson_filled_pass(start: str) -> None:
+    assert not run(filled(start, GAPS[start])).findings
+
+
+@pytest.mark.parametrize(
+    ("start", "gap", "wrong", "hint"),
+    [
+        ("class MyRNN", 0, "a + h @ self.W_h", "np.tanh.* is meant"),
+        ("class MyRNN", 0, "rl.ops.sigmoid(a + h @ self.W_h)", "np.tanh.* is meant"),
+        ("class MyRNN", 1, "d_h * (1 - h)", r"1 - h"),
+        ("class MyLSTM", 1, "d_c * u * f * (1 - f)", "`c` is meant"),
+        ("class MyLSTM", 2, "d_c * i * g * (1 - g)", "g comes out of a tanh"),
+        ("class MyGRU", 0, "d_h * (1 - z) * n * (1 - n)", "n comes out of a tanh"),
+        ("class MyGRU", 0, "d_h * z * (1 - n**2)", "`1 - z` is meant where `z` stands"),
+        ("class MyGRU", 4, "d_h * (1 - z)", "`z` is meant where `1 - z` stands"),
+    ],
+)
+def test_a_wrong_line_in_a_gap_of_the_lesson_gets_its_hint(start: str, gap: int, wrong: str, hint: str) -> None:
+    lines = list(GAPS[start])
+    lines[gap] = wrong
+    assert re.search(hint, str(run(filled(start, lines))))
+
+
+def filled(start: str, lines: Sequence[str]) -> str:
+    """A cell of the lesson with these lines in its gaps."""
+    source = lesson_cell(start)
+    assert source.count(" ...") == len(lines)
+    for line in lines:
+        source = source.replace(" ...", f" {line}", 1)
+    return source
 
 
 MEASURED = {("forget", 0): 0.3, ("forget", 1): 0.7, ("input", 0): 0.25, ("output", 1): 0.95}

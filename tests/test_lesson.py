@@ -56,6 +56,12 @@ def test_a_knob_holds_one_picture_for_each_value_and_shows_the_first() -> None:
     assert not plt.get_fignums()
 
 
+def test_a_knob_turns_through_words_too() -> None:
+    page = Knob(lambda word: draw(len(word)), ("a", "bcd"), "word", str)._repr_html_()
+    assert "<output>a</output>" in page
+    assert "[&#x27;a&#x27;, &#x27;bcd&#x27;][n]" in page
+
+
 def test_a_live_knob_draws_the_value_that_it_is_turned_to() -> None:
     pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
     knob = Knob(draw, (0, 1, 2), "bias", str)

@@ -63,6 +63,8 @@ def test_the_page_folds_plumbing_and_outcomes_and_tells_its_figures_in_words(ste
     tags = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", ())]
     for tag in ("plumbing", "outcome"):
         assert page.count(f'<details class="{tag}">') == tags.count(tag) > 3
+    assert not re.search(r"<script[^>]+src=|mathjax|[$]{2}", page, re.IGNORECASE), "the page needs the network"
+    assert ("<math" in page) == any("$" in cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     images = re.findall(r"<img[^>]+>", page)
     assert len(images) > 10
     assert all(re.search(r'alt="[^"]{40,}"', image) for image in images)
@@ -146,15 +148,16 @@ def test_links_lead_to_notebooks_and_headings_that_exist(path: Path) -> None:
             assert (path.parent / target.partition("#")[0]).exists(), target
 
 
-def test_the_knob_of_the_saved_lesson_holds_its_frames() -> None:
+def test_the_knobs_of_the_saved_lesson_hold_their_frames() -> None:
     notebook = read(NOTEBOOKS[0].parent / "day-9-lstm-gru.ipynb")
     pages = [
         o.data["text/html"] for cell in code_cells(notebook) for o in cell.outputs if "text/html" in o.get("data", {})
     ]
-    (knob,) = [page for page in pages if 'type="range"' in page]
-    assert knob.count("data:image/png;base64,") == 11
-    assert knob.count('alt="') == 11
-    assert len(knob) < 1e6
+    knobs = [page for page in pages if 'type="range"' in page]
+    for knob, frames in zip(knobs, (4, 11), strict=True):  # the stages of a cell, the forget bias
+        assert knob.count("data:image/png;base64,") == frames
+        assert knob.count('alt="') == frames
+        assert len(knob) < 1e6
 
 
 @each_notebook

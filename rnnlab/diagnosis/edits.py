@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations, permutations, product
 from typing import Any
 
-from rnnlab.diagnosis.rules import OPERANDS, OPERATORS, indices, is_stored, rules
+from rnnlab.diagnosis.rules import OPERANDS, OPERATORS, ORDER, indices, is_stored, rules
 from rnnlab.diagnosis.source import Source, one_line
 from rnnlab.ops import Array
 
@@ -192,8 +192,7 @@ def expression_edits(source: Source, statement: ast.stmt, constants: Iterable[st
     found: list[tuple[str, ast.AST, str]] = [
         (kind, node, text) for node in nodes for kind, text in (*rules(node), *indices(node, steps))
     ]
-    order = ("left out", "sign", "operator", "missing factor", "exchanged", "transpose", "brackets", "index", "option")
-    found.sort(key=lambda row: order.index(row[0].partition("|")[0]))
+    found.sort(key=lambda row: ORDER.index(row[0].partition("|")[0]))
     numbers = [n for n in nodes if isinstance(n, ast.Constant) and type(n.value) in (int, float)]
     found += [("another operand", n, c) for n in numbers for c in constants if c != ast.unparse(n)]
     for head in heads:

@@ -9,6 +9,18 @@ from itertools import combinations
 
 Change = tuple[str, str]  # kind of the edit, text of the expression afterwards
 OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@", ast.Pow: "**"}
+ORDER = (
+    "left out",
+    "sign",
+    "operator",
+    "missing factor",
+    "slope",
+    "exchanged",
+    "transpose",
+    "brackets",
+    "index",
+    "option",
+)
 OPERANDS = (ast.Name, ast.Subscript, ast.Attribute)
 
 
@@ -32,6 +44,7 @@ def rules(node: ast.expr | ast.Slice) -> Iterator[Change]:
             yield "sign" if sign == "-" else "operator", f"{b} {sign} {a}"
         if sign == "**":
             yield "operator", f"{a} ** {3 if b == '(2)' else 2}"
+        yield from _slopes(node)
         yield from (("brackets", text) for text in _brackets(node, sign))
     elif isinstance(node, ast.Call):
         yield from (("left out", ast.unparse(arg)) for arg in node.args if not isinstance(arg, ast.Starred))
@@ -80,6 +93,15 @@ def _exchanges(node: ast.expr) -> Iterator[Change]:
         turned[i], turned[j] = elements[j], elements[i]
         setattr(new, row, turned)
         yield f"exchanged|{ast.unparse(elements[i])} and {ast.unparse(elements[j])}", ast.unparse(new)
+
+
+def _slopes(node: ast.BinOp) -> Iterator[Change]:
+    """... * (1 - g**2), the slope of a tanh, for ... * g * (1 - g), that of a sigmoid."""
+    factors = _factors(node)
+    for g in factors:
+        if (one_minus := f"(1 - {g.strip('()')})") in factors:
+            rest = [f for f in factors if f not in (g, one_minus)]
+            yield f"slope|{g.strip('()')}", " * ".join([*rest, f"(1 - {g} ** 2)"])
 
 
 def _brackets(node: ast.BinOp, sign: str) -> Iterator[str]:

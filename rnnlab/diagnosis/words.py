@@ -21,6 +21,7 @@ SAID = {
     "brackets": "The brackets stand in the wrong place, so a factor reaches the wrong terms.",
     "index": "The index is wrong: it reads another step or entry, or the loop skips one.",
     "exchanged": "{term} are exchanged.",
+    "slope": "{term} comes out of a tanh, whose derivative is 1 - {term}**2; {term} * (1 - {term}) is a sigmoid's.",
     "option": "The sum or mean is taken over the wrong axis, or does not belong here.",
 }
 CLIPPED = "The gradient is clipped here, so it is no longer the derivative. Clip after the check."
@@ -51,6 +52,8 @@ def _left_out(old: ast.AST, new: str) -> str:
     """What the edit took away was too much."""
     if isinstance(old, ast.Call) and _clips(old):
         return CLIPPED
+    if isinstance(old, ast.BinOp) and ast.unparse(old.left) == "1" and isinstance(old.op, ast.Sub):
+        return f"`{new}` is meant where `{ast.unparse(old)}` stands."
     if isinstance(old, ast.BinOp):
         if isinstance(old.right, ast.Constant) and isinstance(old.op, ast.Add | ast.Sub):
             return f"The index is wrong: `{ast.unparse(old)}` is a neighbouring step or entry, and `{new}` is meant."

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from rnnlab.batch import Batch
-from rnnlab.cells import Cell, GRUResetBeforeCell, LSTMCell
+from rnnlab.cells import Cell, GRUCell, GRUResetBeforeCell, LSTMCell
+from rnnlab.cells.base import Arrays
 from rnnlab.diagnosis import diagnose
 from rnnlab.lab import truncation
 from rnnlab.model import SequenceModel
+from rnnlab.ops import Array, logistic
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,27 @@ def attempt(kind: type[Cell], reference: Cell | None = None) -> Any:
     if reference is not None:
         report = diagnose(cell, reference=reference)
         if report.findings:
-            return report
+            gate = "" if any(f.repair for f in report.findings) else _sigmoid_for_tanh(cell, reference)
+            return Verdict(False, f"the {gate} takes tanh, not a sigmoid") if gate else report
     return diagnose(cell)
+
+
+def _sigmoid_for_tanh(cell: Cell, reference: Cell) -> str:
+    """The gate whose numbers are sigmoid(a) where the reference has tanh(a), "" where there is none."""
+    x = np.random.default_rng(0).normal(size=(1, 2, cell.input_size))
+    ours, theirs = cell.forward(x), reference.with_params(cell.params).forward(x)
+    for gate in cell.gate_names:
+        if np.allclose(ours.gate(gate), logistic(np.arctanh(theirs.gate(gate)))):
+            return gate
+    return ""
+
+
+class ChungGRU(GRUCell):
+    """The GRU as Chung et al. (2014) write it, to compare with: z = 1 replaces the state. It has no derivative."""
+
+    def step(self, a: Array, prev: Array) -> tuple[Arrays, Arrays, Arrays]:
+        (r, z, n), _, extras = super().step(a, prev)
+        return (r, z, n), ((1 - z) * prev[0] + z * n,), extras
 
 
 def undone(*answers: Any) -> bool:

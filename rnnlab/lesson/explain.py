@@ -68,9 +68,7 @@ class StepExplanation:
             rows = [rf"{label(line.name, True)} &= " + r" \\ &= ".join(self._parts(line, True)) for line in lines]
             if rows:
                 heading = rf"\text{{{self.cell}, one step {title}}} & \\"
-                blocks.append(
-                    "$$\\begin{aligned}\n" + heading + "\n" + " \\\\[4pt]\n".join(rows) + "\n\\end{aligned}$$"
-                )
+                blocks.append("$$\\begin{aligned}\n" + heading + "\n" + " \\\\\n".join(rows) + "\n\\end{aligned}$$")
         return "\n\n".join(blocks)
 
 
