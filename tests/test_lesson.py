@@ -13,9 +13,10 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
+from math_core import LatexError
 
 import rnnlab as rl
-from rnnlab.lesson import claims, exercises, figure
+from rnnlab.lesson import claims, exercises, figure, mathml
 from rnnlab.lesson.knob import Knob
 from rnnlab.tables import html_table
 
@@ -73,6 +74,15 @@ def test_a_live_knob_draws_the_value_that_it_is_turned_to() -> None:
 def test_the_readme_s_figure_is_drawn_anew(tmp_path: Path) -> None:
     figure.draw(str(tmp_path / "flow.png"))
     assert (tmp_path / "flow.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_equations_become_mathml_and_code_stays_as_it_is() -> None:
+    text = mathml.mathml(r"so $a_t$ is `$a_t$`:" + "\n\n$$\nb = 2\n$$")
+    assert text.count("<math") == 2
+    assert text.count('display="block"') == 1
+    assert "`$a_t$`" in text
+    with pytest.raises(LatexError):
+        mathml.mathml(r"$\nosuchcommand$")
 
 
 class Unfinished(rl.RNNCell):
