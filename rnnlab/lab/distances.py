@@ -10,15 +10,7 @@ import numpy as np
 from rnnlab.batch import Batch, LossAndGrads
 from rnnlab.cells.base import Cell, Tape
 from rnnlab.gradnorm import block_norms, entry_of
-from rnnlab.lab.recorded import (
-    check_cell,
-    fold_time,
-    one_direction,
-    outside_gradients,
-    rows_to_unfolded,
-    slice_time,
-    unfolded_to_rows,
-)
+from rnnlab.lab.recorded import back_one_step, check_cell, one_direction, outside_gradients, slice_time
 from rnnlab.model import SequenceModel, State, check_model
 from rnnlab.ops import Array, norm
 from rnnlab.validate import describe, has_entries, positive_int
@@ -43,21 +35,18 @@ def distance_gradients(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None
     An iterator over dicts of gradients, named and shaped like `cell.params`. Errors as in `Cell.backward`.
     """
     check_cell(cell, tape)
-    steps, _, B, _ = tape.states.shape
     d_states = outside_gradients(cell, tape, d_h, d_state)[1:]
-    times = np.arange(steps - 1)
-    for _ in range(steps - 1):
+    times = np.arange(len(d_states))
+    for _ in range(len(d_states)):
         some = d_states.any(axis=(1, 2, 3))
         times, d_states = times[some], d_states[some]
         if not len(times):
             yield {name: np.zeros_like(p) for name, p in cell.params.items()}
             continue
-        step = fold_time(tape, times)
-        nothing_read = np.zeros_like(step.states[1:, 0])
-        grads = cell.backward(step, nothing_read, unfolded_to_rows(d_states), input_gradient=False)
-        yield grads.params
+        d_states, params = back_one_step(cell, tape, times, d_states)
+        yield params
         earlier = times > 0
-        times, d_states = times[earlier] - 1, rows_to_unfolded(grads.states[0], B)[earlier]
+        times, d_states = times[earlier] - 1, d_states[earlier]
 
 
 @dataclass(frozen=True)
@@ -73,9 +62,7 @@ def distance_terms(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = N
 
     Parameters
     ----------
-    cell, tape : a cell, and the tape of its forward pass
-    d_h : (T, B, H), dL/dh_t as read at each step's output
-    d_state : (S, B, H), what reaches the final state besides d_h; None for zeros
+    cell, tape, d_h, d_state : as in `distance_gradients`
 
     Returns
     -------

@@ -11,10 +11,8 @@ from rnnlab.cells.base import Cell, Tape
 from rnnlab.lab.recorded import (
     back_one_step,
     backward_in_blocks,
-    fold_time,
     log,
     memory_gate,
-    repeat_batch,
     slice_time,
     span,
     step_numbers,
@@ -42,11 +40,11 @@ def jacobians(cell: Cell, tape: Tape, times: Iterable[int] | None = None) -> Arr
     ValueError
         For steps that the tape does not have.
     """
-    steps, B = step_numbers(cell, tape, times), tape.states.shape[2]
-    rows = _unit_vectors(cell, len(steps) * B)
-    S, R, _, H = rows.shape
-    d_prev = back_one_step(cell, repeat_batch(fold_time(tape, steps), R), rows.reshape(S, -1, H))
-    return _matrix(d_prev, R).reshape(len(steps), B, R, R)
+    steps, units = step_numbers(cell, tape, times), _unit_vectors(cell, tape.states.shape[2])
+    n, (S, R, B, H) = len(steps), units.shape
+    every_unit = np.tile(units.swapaxes(0, 1), (n, 1, 1, 1))  # (n*R, S, B, H)
+    d_prev, _ = back_one_step(cell, tape, np.repeat(steps, R), every_unit)
+    return _matrices(d_prev.reshape(n, R, S, B, H).swapaxes(1, 2))
 
 
 @dataclass(frozen=True)
@@ -100,13 +98,13 @@ def jacobian_products(cell: Cell, tape: Tape, start: int = 0, end: int | None = 
     An iterator over `JacobianProduct`s. Raises TypeError or ValueError for another span.
     """
     start, end = span(cell, tape, start, end)
-    rows = _unit_vectors(cell, tape.states.shape[2])
-    for first, (grads,), log_scale in backward_in_blocks([cell], [slice_time(tape, start, end)], rows):
-        for t in reversed(range(len(grads.states) - 1)):
-            matrix = _matrix(grads.states[t], rows.shape[1])
+    units = _unit_vectors(cell, tape.states.shape[2])
+    for first, (grads,), log_scale in backward_in_blocks([cell], [slice_time(tape, start, end)], units):
+        matrices = _matrices(grads.states[:-1].reshape(-1, *units.shape))
+        for t, matrix in reversed(list(enumerate(matrices, start + first))):
             largest = np.abs(matrix).max(axis=(1, 2))
             scaled = matrix / np.where(largest > 0, largest, 1)[:, None, None]
-            yield JacobianProduct(start + first + t, end, scaled, log_scale + log(largest))
+            yield JacobianProduct(t, end, scaled, log_scale + log(largest))
 
 
 def jacobian_product(cell: Cell, tape: Tape, start: int = 0, end: int | None = None) -> JacobianProduct:
@@ -178,14 +176,14 @@ def _plain_bound(cell: Cell, tape: Tape, times: Array) -> Array | None:
     """Cumulated log(max|phi'| ||W_h||) where h_t = phi(x W_x + h W_h + b), and None for every other cell."""
     if (len(cell.gate_names), len(cell.state_names)) != (1, 1):
         return None
-    B, step = tape.states.shape[2], fold_time(tape, times)
-    ones, none, one = np.ones_like(step.states[0]), np.zeros_like(cell.W_h), np.eye(cell.hidden_size)[None]
+    ones = np.ones_like(tape.states[times])
+    none, one = np.zeros_like(cell.W_h), np.eye(cell.hidden_size, dtype=cell.dtype)[None]
     without, slope = (
-        back_one_step(cell.with_params(cell.params | {"W_h": W.astype(cell.dtype)}), step, ones) for W in (none, one)
+        back_one_step(cell.with_params(cell.params | {"W_h": W}), tape, times, ones)[0] for W in (none, one)
     )  # through W_h = 1 comes phi' itself
     if without.any():
         return None  # another way from h to h than through W_h
-    largest = np.abs(slope).reshape(len(times), B, -1).max(axis=-1)
+    largest = np.abs(slope).max(axis=(1, 3))
     return (log(largest) + log(np.linalg.norm(cell.W_h[0], ord=2))).cumsum(axis=0)
 
 
@@ -196,7 +194,7 @@ def _unit_vectors(cell: Cell, B: int) -> Array:
     return np.tile(unit, (1, 1, B, 1))
 
 
-def _matrix(rows: Array, R: int) -> Array:
-    """(S, R*B, H) to (B, R, S*H)."""
-    S, RB, H = rows.shape
-    return rows.reshape(S, R, RB // R, H).transpose(2, 1, 0, 3).reshape(RB // R, R, S * H)
+def _matrices(d_states: Array) -> Array:
+    """(n, S, R, B, H), R gradients of each sequence, to one matrix a sequence: (n, B, R, S*H)."""
+    n, S, R, B, H = d_states.shape
+    return d_states.transpose(0, 3, 2, 1, 4).reshape(n, B, R, S * H)

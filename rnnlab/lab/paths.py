@@ -7,14 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.lab.recorded import (
-    back_one_step,
-    check_cell,
-    fold_time,
-    outside_gradients,
-    rows_to_unfolded,
-    unfolded_to_rows,
-)
+from rnnlab.lab.recorded import back_one_step, check_cell, outside_gradients
 from rnnlab.ops import Array, norm
 
 
@@ -72,14 +65,12 @@ def memory_paths(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = Non
     `MemoryPaths`. Errors as in `Cell.backward`.
     """
     check_cell(cell, tape)
-    B = tape.states.shape[2]
     grads = cell.backward(tape, d_h, d_state, input_gradient=False)
-    step = fold_time(tape, np.arange(len(tape.x)))
 
     def back(through: Cell, d_states: Array) -> Array:
         """dL/dstate_t (T+1, S, B, H) that comes from dL/dstate_{t+1}, for all t at once."""
-        d_prev = back_one_step(through, step, unfolded_to_rows(d_states[1:]))
-        return np.concatenate((rows_to_unfolded(d_prev, B), np.zeros_like(d_states[:1])))
+        d_prev, _ = back_one_step(through, tape, np.arange(len(tape.x)), d_states[1:])
+        return np.concatenate((d_prev, np.zeros_like(d_states[:1])))
 
     def memory(d_states: Array) -> Array:
         return cell.memory_gradient(tape, replace(grads, states=d_states))

@@ -28,48 +28,37 @@ def slice_time(tape: Tape, start: int, end: int) -> Tape:
     )
 
 
-def fold_time(tape: Tape, times: Array) -> Tape:
-    """The n chosen steps side by side: a tape of one step whose batch has n*B rows, step by step.
+def back_one_step(cell: Cell, tape: Tape, times: Array, d_next: Array) -> tuple[Array, dict[str, Array]]:
+    """dL/dstate_t (n, S, B, H) and dL/dparameters, from dL/dstate_{t+1} (n, S, B, H), for n chosen steps t at once.
 
-    A step's derivative needs that step's record alone, so all of them can be taken at once.
+    A step's derivative needs that step's record alone, so the chosen ones stand side by side: one step, n*B sequences.
     """
-    rows = len(times) * tape.states.shape[2]
-    gates, extras = (a[:, times].reshape(len(a), 1, rows, a.shape[-1]) for a in (tape.gates, tape.extras))
-    states = np.array([unfolded_to_rows(tape.states[times]), unfolded_to_rows(tape.states[times + 1])])
-    alive = None if tape.alive is None else tape.alive[times].reshape(1, rows)
-    x = tape.x[times].reshape(1, rows, *tape.x.shape[2:])
+    n, S, B, H = d_next.shape
+
+    def side_by_side(a: Array) -> Array:
+        """(n, S, B, H) to (S, n*B, H)."""
+        return a.swapaxes(0, 1).reshape(S, n * B, H)
+
+    step = replace(
+        tape,
+        x=tape.x[times].reshape(1, n * B, *tape.x.shape[2:]),
+        states=np.array([side_by_side(tape.states[times]), side_by_side(tape.states[times + 1])]),
+        gates=tape.gates[:, times].reshape(-1, 1, n * B, H),
+        extras=tape.extras[:, times].reshape(len(tape.extras), 1, n * B, H),
+        alive=None if tape.alive is None else tape.alive[times].reshape(1, n * B),
+    )
+    nothing_read = np.zeros((1, n * B, H), cell.dtype)
+    grads = cell.backward(step, nothing_read, side_by_side(d_next), input_gradient=False)
+    return grads.states[0].reshape(S, n, B, H).swapaxes(0, 1), grads.params
+
+
+def repeated(tape: Tape, R: int) -> Tape:
+    """The whole batch R times, in float64: a place for R different gradients of each sequence."""
+    rows = np.tile(np.arange(tape.states.shape[2]), R)
+    states, gates, extras = (a[:, :, rows].astype(float) for a in (tape.states, tape.gates, tape.extras))
+    x = tape.x[:, rows] if tape.x.ndim == 2 else tape.x[:, rows].astype(float)
+    alive = None if tape.alive is None else tape.alive[:, rows]
     return replace(tape, x=x, states=states, gates=gates, extras=extras, alive=alive)
-
-
-def unfolded_to_rows(a: Array) -> Array:
-    """(n, S, B, H) to (S, n*B, H)."""
-    return a.swapaxes(0, 1).reshape(a.shape[1], -1, a.shape[-1])
-
-
-def rows_to_unfolded(a: Array, B: int) -> Array:
-    """(S, n*B, H) to (n, S, B, H)."""
-    return a.reshape(len(a), -1, B, a.shape[-1]).swapaxes(0, 1)
-
-
-def back_one_step(cell: Cell, step: Tape, d_next: Array) -> Array:
-    """dL/dprev (S, N, H) of a one-step tape with N rows, from dL/dnext (S, N, H)."""
-    nothing_read = np.zeros_like(step.states[1:, 0])
-    return np.asarray(cell.backward(step, nothing_read, d_next, input_gradient=False).states[0])
-
-
-def repeat_batch(tape: Tape, times: int) -> Tape:
-    """Every sequence `times` times, the whole batch after itself: a place for as many different gradients."""
-    x = np.tile(tape.x, (1, times, 1)[: tape.x.ndim])
-    states, gates, extras = (np.tile(a, (1, 1, times, 1)) for a in (tape.states, tape.gates, tape.extras))
-    alive = None if tape.alive is None else np.tile(tape.alive, (1, times))
-    return replace(tape, x=x, states=states, gates=gates, extras=extras, alive=alive)
-
-
-def as_float64(tape: Tape) -> Tape:
-    """The same record in float64."""
-    x = tape.x if tape.x.ndim == 2 else tape.x.astype(float)
-    states, gates, extras = (a.astype(float) for a in (tape.states, tape.gates, tape.extras))
-    return replace(tape, x=x, states=states, gates=gates, extras=extras)
 
 
 def backward_in_blocks(
@@ -84,7 +73,7 @@ def backward_in_blocks(
     """
     _, R, B, _ = d_final.shape
     cells = [cell.astype(np.float64) for cell in cells]
-    tapes = [repeat_batch(as_float64(tape), R) for tape in tapes]
+    tapes = [repeated(tape, R) for tape in tapes]
     d_states = [np.zeros((len(cell.state_names), R * B, cell.hidden_size)) for cell in cells]
     d_states[-1] = d_final.astype(float).reshape(len(d_final), R * B, -1)
     log_scale = np.zeros(B)
