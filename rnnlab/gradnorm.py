@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
 from rnnlab.cells.base import Gradients
 from rnnlab.cells.bidirectional import Bidirectional, DirectionsGradients, DirectionsTape, Recurrent, Tapes
-from rnnlab.files import path_of, write_atomically
+from rnnlab.files import read_arrays, write_arrays
 from rnnlab.ops import Array, norm
 from rnnlab.trainer import Trainer
 from rnnlab.validate import check_shape, describe, positive_float, positive_int
 
 Entry = TypeVar("Entry")
+FORMAT = "rnnlab gradient norms"
 
 
 def state_norms(cell: Recurrent, tape: Tapes, grads: Gradients) -> dict[str, Array]:
@@ -221,60 +221,40 @@ class GradientNormLogger:
     # ---- on disk ------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write everything but `on_alarm` to an .npz file, which is replaced as a whole or not at all."""
-        settings = [self.every, self.vanishing or np.nan, self.exploding or np.nan]
-        arrays: dict[str, Any] = {"settings": np.array(settings), "steps": np.array(self.steps, np.int64)}
-        for layer, name in _keys([record.norms for record in self.records]):
-            rows = [r.norms[layer].get(name) if layer < len(r.norms) else None for r in self.records]
-            arrays[f"lengths/{layer}/{name}"] = np.array([0 if row is None else len(row) for row in rows])
-            arrays[f"states/{layer}/{name}"] = np.concatenate([row for row in rows if row is not None])
-        for layer, name in _keys([record.params for record in self.records]):
-            values = [r.params[layer].get(name, np.nan) if layer < len(r.params) else np.nan for r in self.records]
-            arrays[f"params/{layer}/{name}"] = np.array(values)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        write_atomically(path, buffer.getvalue())
+        """Write everything but `on_alarm` to an .npz or .safetensors file, which is replaced as a whole or not at all.
+
+        The file holds all norms one after the other, and a header (see `rnnlab.files`) with everything else.
+        """
+        records = [
+            {
+                "step": record.step,
+                "lengths": [{name: len(norms) for name, norms in layer.items()} for layer in record.norms],
+                "params": record.params,
+            }
+            for record in self.records
+        ]
+        settings = {"every": self.every, "vanishing": self.vanishing, "exploding": self.exploding}
+        norms = [norms for record in self.records for layer in record.norms for norms in layer.values()]
+        header = {"format": FORMAT, "settings": settings, "records": records}
+        write_arrays(path, header, {"norms": np.concatenate(norms)} if norms else {})
 
     @classmethod
     def load(cls, path: str | Path, *, on_alarm: Callable[[Alarm], object] | None = None) -> Self:
         """A logger with what `save` wrote; it continues where that one stopped.
 
-        Raises FileNotFoundError, or ValueError for a file that `save` did not write.
+        Raises FileNotFoundError, or ValueError for a file that is damaged or that `save` did not write.
         """
-        content = io.BytesIO(path_of("path", path).read_bytes())
-        try:
-            logger = cls._from_arrays(dict(np.load(content)))
-        except Exception as error:  # a damaged zip file fails in more ways than anyone lists
-            message = f"path: expected a file that GradientNormLogger.save wrote, got {str(path)!r} ({error})"
-            raise ValueError(message) from error
-        logger.on_alarm = on_alarm
-        return logger
-
-    @classmethod
-    def _from_arrays(cls, arrays: dict[str, Array]) -> Self:
-        every, *thresholds = arrays.pop("settings").tolist()
-        vanishing, exploding = (None if np.isnan(t) else t for t in thresholds)
-        logger = cls(int(every), vanishing=vanishing, exploding=exploding)
-        steps = arrays.pop("steps").tolist()
-        norms: list[dict[int, dict[str, Array]]] = [{} for _ in steps]
-        params: list[dict[int, dict[str, float]]] = [{} for _ in steps]
-        for key, values in arrays.items():
-            kind, layer, name = key.split("/", 2)
-            if kind == "states":
-                lengths = arrays[f"lengths/{layer}/{name}"]
-                if lengths.sum() != len(values):
-                    raise ValueError(f"{key} has {len(values)} entries instead of {lengths.sum()}")
-                for n, row in enumerate(np.split(values, lengths.cumsum()[:-1])):
-                    if lengths[n]:
-                        norms[n].setdefault(int(layer), {})[name] = row
-            elif kind == "params":
-                for n, value in enumerate(values.tolist()):
-                    if not np.isnan(value):
-                        params[n].setdefault(int(layer), {})[name] = value
-        logger.records = [
-            NormRecord(step, tuple(n.values()), tuple(p.values()))
-            for step, n, p in zip(steps, norms, params, strict=True)
-        ]
+        header, arrays = read_arrays(path)
+        if header.get("format") != FORMAT:
+            raise ValueError(
+                f"path: expected a file that GradientNormLogger.save wrote, got another one, {str(path)!r}"
+            )
+        logger = cls(**header["settings"], on_alarm=on_alarm)
+        lengths = [n for record in header["records"] for layer in record["lengths"] for n in layer.values()]
+        norms = iter(np.split(arrays.get("norms", np.empty(0)), np.cumsum(lengths, dtype=int)[:-1]))
+        for record in header["records"]:
+            of_layers = tuple({name: next(norms) for name in layer} for layer in record["lengths"])
+            logger.records.append(NormRecord(record["step"], of_layers, tuple(record["params"])))
         return logger
 
 
@@ -290,9 +270,3 @@ def _of_layer(layers: Sequence[Entry], layer: int) -> Entry:
     if not isinstance(layer, int | np.integer) or layer not in range(-len(layers), len(layers)):
         raise IndexError(f"layer: expected one of {len(layers)} recorded layers, got {layer!r}")
     return layers[layer]
-
-
-def _keys(rows: Sequence[Sequence[Mapping[str, object]]]) -> list[tuple[int, str]]:
-    """Every (layer, name) that occurs, in the order of its first occurrence, layer by layer."""
-    found = dict.fromkeys((n, name) for row in rows for n, layer in enumerate(row) for name in layer)
-    return sorted(found, key=lambda key: key[0])
