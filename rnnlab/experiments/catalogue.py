@@ -15,17 +15,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from rnnlab.experiments.compare import (
-    NETWORKS,
-    RATES,
-    collect,
-    compare,
-    seed_range,
-    settings,
-    with_seeds,
-)
+from rnnlab.experiments.compare import NETWORKS, RATES, collect, compare, seed_range, settings, with_seeds
 from rnnlab.experiments.results import Result, Row, by_seed, floats, number, solved, spearman
-from rnnlab.experiments.runner import Runner, check_runner
+from rnnlab.experiments.runner import Runner
 from rnnlab.experiments.settings import FRACTION, GradientFlow, Network, Outcome, Training
 
 TRAINING_NOTE = "A number is the step at which that seed solved the task; in brackets, the score it ended with."
@@ -87,7 +79,7 @@ def gradient_flow(seeds: int = 5, *, runner: Runner | None = None, T: int = 100,
     networks |= {f"GRU b_z = {b}": replace(gru, update_bias=float(b)) for b in (-1, 0, 1, 2, 3, 5)}
     networks["GRU chrono"] = replace(gru, chrono=True)
     runs = {label: [GradientFlow(n, seed, T) for seed in seed_range(seeds)] for label, n in networks.items()}
-    found = collect("gradient-flow", runs, check_runner(runner))
+    found = collect("gradient-flow", runs, runner)
     rows = [Row(label, outcomes) for label, outcomes in found.items()]
     columns = ("network", "log10 ratio", "by seed", "memory dL/dc", "memory delta c")
     cells, points = [], {}
@@ -111,7 +103,7 @@ def gradient_flow(seeds: int = 5, *, runner: Runner | None = None, T: int = 100,
 @experiment
 def adding(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps: int = 1500) -> Result:
     """The adding problem: who gets below the variance of the target, 1/6? 1,500 steps for everyone."""
-    rows = compare("adding", ADDING, settings("adding", T, steps), seeds, check_runner(runner))
+    rows = compare("adding", ADDING, settings("adding", T, steps), seeds, runner)
     title = f"Adding problem, T = {T}, {steps} steps: MSE (always answering 1 gives .167, solved below .01)"
     return training_result("adding", title, rows, steps)
 
@@ -119,7 +111,7 @@ def adding(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps:
 @experiment
 def movie(seeds: int = 5, *, runner: Runner | None = None, T: int = 60, steps: int = 1200) -> Result:
     """The movie: name at the end what the flagged scene in the first half was. 1,200 steps for everyone."""
-    rows = compare("movie", CLASSIFIERS, settings("movie", T, steps), seeds, check_runner(runner))
+    rows = compare("movie", CLASSIFIERS, settings("movie", T, steps), seeds, runner)
     return training_result("movie", f"Movie, T = {T}, {steps} steps: share of right answers (chance .25)", rows, steps)
 
 
@@ -128,7 +120,7 @@ def temporal_order(
     seeds: int = 5, *, runner: Runner | None = None, T: Sequence[int] = (20, 30, 50, 100), steps: int = 1000
 ) -> Result:
     """In which order came two symbols? By length of the sequence, 1,000 steps for everyone."""
-    runner, rows = check_runner(runner), []
+    rows = []
     for length in T:
         found = compare(
             f"temporal-order, T = {length}", CLASSIFIERS, settings("temporal order", length, steps), seeds, runner
@@ -141,7 +133,7 @@ def temporal_order(
 @experiment
 def gate_bias(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps: int = 1000) -> Result:
     """Temporal order again: which gate biases make a memory?"""
-    rows = compare("gate-bias", GATED, settings("temporal order", T, steps), seeds, check_runner(runner))
+    rows = compare("gate-bias", GATED, settings("temporal order", T, steps), seeds, runner)
     title = f"Gate biases on temporal order, T = {T}, {steps} steps: share of right answers (chance .25)"
     return training_result("gate-bias", title, rows, steps)
 
@@ -149,7 +141,7 @@ def gate_bias(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, ste
 @experiment
 def before_after(seeds: int = 5, *, runner: Runner | None = None, T: int = 100, steps: int = 1500) -> Result:
     """What training on the adding problem does to the gradient ratio at the distance .9 T (runs of `adding`)."""
-    rows = compare("before-after", ADDING, settings("adding", T, steps), seeds, check_runner(runner))
+    rows = compare("before-after", ADDING, settings("adding", T, steps), seeds, runner)
     columns = ("network", "before", "after", "before, by seed", "after, by seed", "solved")
     cells, points = [], {}
     for row in rows:
@@ -176,7 +168,7 @@ def explosion_clipping(seeds: int = 5, *, runner: Runner | None = None, T: int =
             for how, clip_norm in (("not clipped", None), ("clipped", 1.0)):
                 base = replace(settings("temporal order", T, steps), optimizer="SGD", clip_norm=clip_norm)
                 runs[f"{label}, lr {number(lr)}, {how}"] = with_seeds(base, label, lr, seed_range(seeds))
-    found = collect("explosion-clipping", runs, check_runner(runner))
+    found = collect("explosion-clipping", runs, runner)
     columns = ("network", "solved", "by seed", "largest gradient norm", "median gradient norm")
     cells, points = [], {}
     for label, outcomes in found.items():
@@ -199,7 +191,6 @@ def ratio_predicts_success(seeds: int = 5, *, runner: Runner | None = None, T: i
     The runs of `gate_bias`, `temporal_order` and `adding` at this T. Seeds of one network are not independent
     of each other, so the correlation of the networks' means stands beside that of the runs.
     """
-    runner = check_runner(runner)
     cells: list[tuple[str, ...]] = []
     points, notes, rows = {}, [], []
     for labels, base in (

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from rnnlab.experiments.results import Row
-from rnnlab.experiments.runner import Runner
+from rnnlab.experiments.runner import Runner, check_runner
 from rnnlab.experiments.settings import Network, Outcome, Run, Training
 from rnnlab.validate import positive_int
 
@@ -50,15 +50,15 @@ def with_seeds(base: Training, label: str, lr: float, seeds: Sequence[int]) -> l
     return [replace(base, network=NETWORKS[label], lr=lr, seed=seed) for seed in seeds]
 
 
-def collect(name: str, runs: Mapping[Key, Sequence[Run]], runner: Runner) -> dict[Key, tuple[Outcome, ...]]:
+def collect(name: str, runs: Mapping[Key, Sequence[Run]], runner: Runner | None) -> dict[Key, tuple[Outcome, ...]]:
     """The outcomes of all runs, under the keys of the runs."""
-    outcomes = iter(runner([run for group in runs.values() for run in group], name))
+    outcomes = iter(check_runner(runner)([run for group in runs.values() for run in group], name))
     return {key: tuple(islice(outcomes, len(group))) for key, group in runs.items()}
 
 
-def compare(name: str, labels: Sequence[str], base: Training, seeds: int, runner: Runner) -> list[Row]:
+def compare(name: str, labels: Sequence[str], base: Training, seeds: int, runner: Runner | None) -> list[Row]:
     """Train the networks of these labels with the settings of `base`, each at the best of RATES."""
-    all_seeds = seed_range(seeds)
+    runner, all_seeds = check_runner(runner), seed_range(seeds)
     rates: dict[str, Sequence[float]] = dict.fromkeys(labels, RATES)
     searched: dict[tuple[str, float], tuple[Outcome, ...]] = {}
     for first_seeds, kept in SEARCH:

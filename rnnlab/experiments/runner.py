@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -26,9 +25,9 @@ class Runner:
     jobs : number of processes. 1 computes in this process; more need joblib, and have one BLAS thread each.
     scheduler : address of a Dask scheduler, "tcp://host:8786", whose workers compute instead (joblib and distributed).
         Dask runs again what a worker was doing when it died. Files are written here, so no disk is shared.
-    progress : shows a bar on stderr, plain lines without tqdm.
+    progress : shows a bar on stderr (tqdm).
 
-    Both libraries come with `pip install rnnlab[experiments]`.
+    These libraries come with `pip install rnnlab[experiments]`.
     """
 
     def __init__(
@@ -70,11 +69,10 @@ class Runner:
                 saved = json.loads(path.read_text(encoding="utf-8"))
                 if saved["settings"] != json.loads(json.dumps(run.settings)):
                     raise ValueError("it holds other settings")
-                self.finished[run.key] = dict(saved["outcome"])
                 if not saved["outcome"]:
                     raise ValueError("its outcome is empty")
+                self.finished[run.key] = dict(saved["outcome"])
             except (ValueError, KeyError, TypeError) as error:
-                self.finished.pop(run.key, None)
                 warnings.warn(
                     f"{path} is damaged ({error!r}); the run is computed again and replaces the file", stacklevel=3
                 )
@@ -108,10 +106,7 @@ class Runner:
     def _with_progress(self, outcomes: Iterable[Any], total: int, label: str) -> Iterable[Any]:
         if not self.progress:
             return outcomes
-        try:
-            from tqdm import tqdm  # not a run-time dependency
-        except ImportError:
-            return _with_lines(outcomes, total, label)
+        tqdm = optional("tqdm", "experiments", ", or leave out the progress (--quiet)").tqdm
         bar: Iterable[Any] = tqdm(outcomes, total=total, desc=label, unit="run", smoothing=0)
         return bar
 
@@ -131,9 +126,3 @@ def check_runner(runner: object) -> Runner:
     if runner is not None and not isinstance(runner, Runner):
         raise TypeError(f"runner: expected a Runner or None, got {describe(runner)}")
     return runner or Runner()
-
-
-def _with_lines(outcomes: Iterable[Any], total: int, label: str) -> Iterator[Any]:
-    for n, outcome in enumerate(outcomes, 1):
-        print(f"{label}: {n} of {total} runs", file=sys.stderr, flush=True)
-        yield outcome

@@ -87,13 +87,14 @@ class Network:
             for name, p in cell.params.items():
                 if name.startswith("b"):
                     p[...] = self.bias
-        cell_biases = {"forget": self.forget_bias, "input": self.input_bias, "update": self.update_bias}
-        biases: dict[str, float | Array] = {name: b for name, b in cell_biases.items() if b is not None}
+        biases: dict[str, float | Array | None]
+        biases = {"forget": self.forget_bias, "input": self.input_bias, "update": self.update_bias}
         if self.chrono:
             b = init.chrono(T, self.hidden_size, rng)
             biases = {"forget": b, "input": -b} if kind is LSTMCell else {"update": b}
         for gate, value in biases.items():
-            cell.set_bias(one_of("bias of a gate", gate, cell.gate_names), value)
+            if value is not None:
+                cell.set_bias(one_of("bias of a gate", gate, cell.gate_names), value)
         return cell
 
 
