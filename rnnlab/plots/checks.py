@@ -72,11 +72,3 @@ def check_events(events: Mapping[int, str] | None, T: int) -> None:
         check_index("events", t, T, "time steps")
         if not isinstance(text, str):
             raise TypeError(f"events[{t}]: expected a string, got {describe(text)}")
-
-
-def drawable(name: str, values: Array, *, log: bool = False) -> Array:
-    """`values`, NaN for what is not finite or has no place on a `log` axis; ValueError if nothing is left."""
-    shown = np.where(np.isfinite(values) & ((values > 0) | (not log)), values, np.nan)
-    if np.isnan(shown).all():
-        raise ValueError(f"{name}: expected at least one value that can be drawn, got none among {len(values)}")
-    return shown

@@ -52,9 +52,8 @@ def loss_curves(
     smooth, curves_of = positive_int("smooth", smooth), checks.curve_arrays("histories", histories, positive=log)
     if baselines is not None and not isinstance(baselines, Mapping):
         raise TypeError(f"baselines: expected a dict from label to number, got {describe(baselines)}")
-    references = (
-        checks.curve_arrays("baselines", {k: [v] for k, v in baselines.items()}, positive=log) if baselines else {}
-    )
+    one_each = {label: [value] for label, value in (baselines or {}).items()}
+    references = checks.curve_arrays("baselines", one_each, positive=log) if one_each else {}
     shortest = min(map(len, curves_of.values()))
     if shortest < smooth:
         raise ValueError(f"smooth: expected at most the {shortest} steps of the shortest curve, got {smooth}")
@@ -63,10 +62,9 @@ def loss_curves(
         mean = np.convolve(curve, np.full(smooth, 1 / smooth), "valid") if smooth > 1 else curve
         points[label] = np.arange(smooth, len(curve) + 1), mean
     last = max(map(len, curves_of.values()))
-    levels = {label: (np.array([1, last]), np.repeat(value, 2)) for label, value in references.items()}
+    levels = {label: ((1, last), np.repeat(value, 2)) for label, value in references.items()}
     ylabel += f"\n(mean of the last {smooth} steps)" if smooth > 1 else ""
-    limits = (1, max(last, 2))
-    return curves(ax, points, references=levels, log=log, xlim=limits, xlabel="training step", ylabel=ylabel)
+    return curves(ax, points, references=levels, log=log, start=1, xlabel="training step", ylabel=ylabel)
 
 
 def gradient_flow(
@@ -103,16 +101,13 @@ def gradient_flow(
     checks.check_kind("quantity", quantity, "str")
     checks.check_kind("xlabel", xlabel, "str")
     arrays = checks.curve_arrays("norms", norms)
+    points = {}
     for label, curve in arrays.items():
         if (curve < 0).any() or not curve.any():
             raise ValueError(f"norms[{label!r}]: expected norms, at least 0 and not all 0, got {describe(curve)}")
-    points = {}
-    for label, curve in arrays.items():
-        above_0 = np.where(curve > 0, curve, np.nan)
-        points[label] = np.arange(len(curve)), above_0 / curve[curve > 0][-1] if relative else above_0
-    limits = (0, max(1, *(len(curve) - 1 for curve in arrays.values())))
+        points[label] = np.arange(len(curve)), curve / curve[curve > 0][-1] if relative else curve
     quantity += ", divided by its last value" if relative else ""
-    return curves(ax, points, side="left", log=True, xlim=limits, xlabel=xlabel, ylabel=quantity)
+    return curves(ax, points, side="left", log=True, start=0, xlabel=xlabel, ylabel=quantity)
 
 
 def gradient_norm_map(logger: GradientNormLogger, *, state: str = "h", layer: int = -1, ax: Axes | None = None) -> Axes:
@@ -147,7 +142,7 @@ def gradient_norm_map(logger: GradientNormLogger, *, state: str = "h", layer: in
     longest = max(map(len, norms), default=0)
     values = np.full((len(norms), longest), np.nan)
     for row, curve in zip(values, norms, strict=True):
-        row[longest - len(curve) :] = np.where((curve > 0) & (curve < np.inf), curve, np.nan)
+        row[longest - len(curve) :] = style.gaps(curve, log=True)
     if not np.isfinite(values).any():
         raise ValueError(f"logger: expected records with a gradient above 0, got {len(norms)} without")
     ax = style.axes(ax)
@@ -190,10 +185,10 @@ def gradient_ratios(
     checks.check_kinds("loggers", loggers, "GradientNormLogger")
     points = {}
     for label, logger in loggers.items():
-        values = logger.rates(state, layer) if per_step else logger.ratios(state, layer)
-        points[label] = np.array(logger.steps), checks.drawable(f"loggers[{label!r}]", values)
+        points[label] = logger.steps, logger.rates(state, layer) if per_step else logger.ratios(state, layer)
     what = "per time step back" if per_step else "at t = 1, divided by that at t = T"
-    ax = curves(ax, points, xlabel="training step", ylabel=f"log$_{{10}}$ of the norm of dL/d{state}$_t$\n{what}")
+    ylabel = f"log$_{{10}}$ of the norm of dL/d{state}$_t$\n{what}"
+    ax = curves(ax, points, argument="loggers", xlabel="training step", ylabel=ylabel)
     ax.axhline(0, color=style.GREY, linewidth=1)
     return ax
 
@@ -222,14 +217,12 @@ def parameter_norms(
     checks.check_kind("logger", logger, "GradientNormLogger")
     if isinstance(blocks, str) or not has_entries(blocks):
         raise TypeError(f"blocks: expected names such as 'W_h[forget]', got {describe(blocks)}")
-    points = {}
-    for block in blocks:
-        shown = checks.drawable(f"blocks[{block!r}]", logger.param_norms(block, layer), log=True)
-        points[block] = np.array(logger.steps), shown
+    points = {block: (logger.steps, logger.param_norms(block, layer)) for block in blocks}
     if not points:
         raise ValueError("blocks: expected at least one, got none")
     xlabel, ylabel = "training step", "norm of dL/dparameter"
-    return curves(ax, points, styles=_block_styles(points), log=True, xlabel=xlabel, ylabel=ylabel)
+    styles = _block_styles(points)
+    return curves(ax, points, argument="blocks", styles=styles, log=True, xlabel=xlabel, ylabel=ylabel)
 
 
 def _block_styles(blocks: Iterable[str]) -> dict[str, dict[str, Any]]:

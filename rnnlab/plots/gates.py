@@ -114,8 +114,7 @@ def half_lives(statistics: Mapping[str, GateStatistics], *, ax: Axes | None = No
     checks.check_kinds("statistics", statistics, "GateStatistics")
     points = {}
     for label, one in statistics.items():
-        values = one.half_life[one.order]
-        shown = checks.drawable(f"statistics[{label!r}]", values, log=True)
-        points[label] = np.arange(1, len(values) + 1) / len(values), shown
+        points[label] = np.arange(1, len(one.order) + 1) / len(one.order), one.half_life[one.order]
     xlabel, ylabel = "share of the memory cells that last at least as long", "half-life (time steps)"
-    return style.curves(ax, points, marker=".", side="left", log=True, xlim=(0, 1), xlabel=xlabel, ylabel=ylabel)
+    look: dict[str, Any] = {"marker": ".", "side": "left", "log": True, "start": 0}
+    return style.curves(ax, points, argument="statistics", xlabel=xlabel, ylabel=ylabel, **look)

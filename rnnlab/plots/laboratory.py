@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from rnnlab.lab import DistanceTerms, JacobianDecay, MemoryPaths, Truncation
 
 
+PATH_LABELS = {
+    "memory": "along the memory",
+    "loss": "from the output",
+    "total": "all together",
+    "other": "by other ways",
+    "candidate": "back from the candidate",
+}
+
+
 def memory_paths(paths: MemoryPaths, *, stacked: bool = False, ax: Axes | None = None) -> Axes:
     """By which paths a gradient came back to the memory: a norm for each path, on a logarithmic axis.
 
@@ -55,8 +64,7 @@ def _path_norms(paths: MemoryPaths, ax: Axes | None) -> Axes:
     points = {_path_label(name): (t, part) for name, part in shown.items() if name not in once}
     looks = {_path_label(name): _path_style(name) for name in shown}
     xlabel, ylabel = "time step t (the loss is read at the right end)", "norm of the part of dL/dmemory$_t$"
-    xlim = (0, max(1, len(t) - 1))
-    ax = curves(ax, points, styles=looks, side="left", log=True, xlim=xlim, xlabel=xlabel, ylabel=ylabel)
+    ax = curves(ax, points, styles=looks, side="left", log=True, start=0, xlabel=xlabel, ylabel=ylabel)
     for name in once:  # one point, such as a loss read once: named where it stands
         (at,) = np.flatnonzero(np.isfinite(shown[name]))
         place, colour = (float(at), float(shown[name][at])), looks[_path_label(name)]["color"]
@@ -72,14 +80,8 @@ def _stacked(paths: MemoryPaths, ax: Axes | None) -> Axes:
     for name, share in paths.shares().items():
         if share.any():
             base = np.where(share >= 0, above, below)
-            ax.bar(
-                t,
-                share,
-                bottom=base,
-                width=1.0,
-                color=style.PATH_COLOURS.get(name, style.GREY),
-                label=_path_label(name),
-            )
+            colour = style.PATH_COLOURS.get(name, style.GREY)
+            ax.bar(t, share, bottom=base, width=1.0, color=colour, label=_path_label(name))
             above, below = above + np.maximum(share, 0), below + np.minimum(share, 0)
     ax.axhline(0, color=style.BLACK, linewidth=0.8)
     ax.set(xlabel="time step t", ylabel="share of the gradient of the memory", xlim=(-0.5, len(t) - 0.5))
@@ -111,12 +113,10 @@ def distance_terms(
         For terms that are all 0.
     """
     checks.check_kinds("terms", terms, "DistanceTerms")
-    points = {}
-    for label, one in terms.items():
-        shown = checks.drawable(f"terms[{label!r}]", entry_of("block", one.norms, block), log=True)
-        points[label] = np.arange(len(shown)), shown
-    xlabel = "time steps between the weight's use and the loss"
-    return curves(ax, points, log=True, xlabel=xlabel, ylabel=f"norm of this distance's term\nof dL/d{block}")
+    norms = {label: entry_of("block", one.norms, block) for label, one in terms.items()}
+    points = {label: (np.arange(len(values)), values) for label, values in norms.items()}
+    xlabel, ylabel = "time steps between the weight's use and the loss", f"norm of this distance's term\nof dL/d{block}"
+    return curves(ax, points, argument="terms", log=True, xlabel=xlabel, ylabel=ylabel)
 
 
 def truncation(
@@ -142,20 +142,16 @@ def truncation(
     ValueError
         Where nothing can be drawn.
     """
-    one_of("quantity", quantity, ("relative error", "angle"))
+    relative = one_of("quantity", quantity, ("relative error", "angle")) == "relative error"
     checks.check_kinds("results", results, "Truncation")
     points = {}
     for label, result in results.items():
-        relative = quantity == "relative error"
         values = entry_of("name", result.relative_error, name) if relative else result.angle(name)
-        points[label] = result.lengths, checks.drawable(f"results[{label!r}]", values)
-    styles = {
-        label: look | {"marker": "o", "markersize": 4}
-        for label, look in zip(points, style.line_styles(points), strict=True)
-    }
-    unit = "angle to the full gradient (degrees)" if quantity == "angle" else "|truncated - full| / |full|"
+        points[label] = result.lengths, values
     xlabel = "time steps that backpropagation goes back"
-    return curves(ax, points, marker="o", side="left", logx=True, bottom=0, xlabel=xlabel, ylabel=unit)
+    ylabel = "|truncated - full| / |full|" if relative else "angle to the full gradient (degrees)"
+    look: dict[str, Any] = {"marker": "o", "side": "left", "logx": True, "bottom": 0}
+    return curves(ax, points, argument="results", xlabel=xlabel, ylabel=ylabel, **look)
 
 
 def singular_values(decay: JacobianDecay, *, sequence: int = 0, ax: Axes | None = None) -> Axes:
@@ -182,23 +178,26 @@ def singular_values(decay: JacobianDecay, *, sequence: int = 0, ax: Axes | None 
     """
     checks.check_kind("decay", decay, "JacobianDecay")
     checks.check_index("sequence", sequence, decay.log_norm.shape[1], "one of the batch's")
-    checks.drawable("decay", decay.log_norm[:, sequence])
-    lines = {"largest = norm": (decay.log_norm[:, sequence], style.BLUE)}
+    if not np.isfinite(decay.log_norm[:, sequence]).any():
+        raise ValueError("decay: expected a product that is not 0 for at least one span, got zeros alone")
+
+    def powers(logarithms: Array) -> Array:
+        """This sequence's natural logarithms as powers of ten."""
+        return style.gaps(logarithms[:, sequence] / np.log(10))
+
+    points = {"largest = norm": (decay.spans, powers(decay.log_norm))}
     if decay.log_gate_product is not None:
-        of_units = np.sort(decay.log_gate_product[:, sequence], axis=-1)
-        lines["gates alone, best unit"] = of_units[:, -1], style.ORANGE
-        lines["gates alone, median unit"] = of_units[:, of_units.shape[-1] // 2], style.shade(style.ORANGE, 1)
-    points = {label: (decay.spans, _powers(values)) for label, (values, _) in lines.items()}
-    styles = {label: {"color": colour, "linewidth": 1.8} for label, (_, colour) in lines.items()}
+        of_units = np.sort(decay.log_gate_product, axis=-1)
+        points["gates alone, best unit"] = decay.spans, powers(of_units[..., -1])
+        points["gates alone, median unit"] = decay.spans, powers(of_units[..., of_units.shape[-1] // 2])
+    colours = (style.BLUE, style.ORANGE, style.shade(style.ORANGE, 1))
+    styles = {label: {"color": colour, "linewidth": 1.8} for label, colour in zip(points, colours, strict=False)}
     bound = decay.log_bound
-    references = {} if bound is None else {"bound max|φ'| |W|": (decay.spans, _powers(bound[:, sequence]))}
+    references = {} if bound is None else {"bound max|φ'| |W|": (decay.spans, powers(bound))}
     ax = style.axes(ax)
-    ax.plot(
-        decay.spans, _powers(decay.log_singular_values[:, sequence]), color=style.SKY_BLUE, linewidth=0.6, alpha=0.7
-    )
+    ax.plot(decay.spans, powers(decay.log_singular_values), color=style.SKY_BLUE, linewidth=0.6, alpha=0.7)
     xlabel, ylabel = "span of the product of Jacobians (time steps)", "log$_{10}$ singular value"
-    xlim = (1, max(2, len(decay.spans)))
-    return curves(ax, points, styles=styles, references=references, xlim=xlim, xlabel=xlabel, ylabel=ylabel)
+    return curves(ax, points, styles=styles, references=references, start=1, xlabel=xlabel, ylabel=ylabel)
 
 
 def connectivity(
@@ -225,18 +224,15 @@ def connectivity(
         For an event outside the sequence.
     """
     checks.check_labels("log_norms", log_norms, "array")
-    means = {}
+    points = {}
     for label, values in log_norms.items():
         logs = to_array(f"log_norms[{label!r}]", values)
         if logs.dtype.kind not in "fiu" or logs.ndim not in (1, 2) or not logs.size:
             raise ValueError(f"log_norms[{label!r}]: expected numbers of shape (T,) or (T, B), got {describe(values)}")
-        mean = logs.reshape(len(logs), -1).mean(axis=1) / np.log(10)
-        means[label] = checks.drawable(f"log_norms[{label!r}]", mean)
-    longest = max(map(len, means.values()))
-    checks.check_events(events, longest)
-    points = {label: (np.arange(len(mean)), mean) for label, mean in means.items()}
+        points[label] = np.arange(len(logs)), logs.reshape(len(logs), -1).mean(axis=1) / np.log(10)
+    checks.check_events(events, max(len(t) for t, _ in points.values()))
     xlabel, ylabel = "time step t", "log$_{10}$ |d h$_T$ / d x$_t$|"
-    ax = curves(ax, points, side="left", xlim=(0, max(1, longest - 1)), xlabel=xlabel, ylabel=ylabel)
+    ax = curves(ax, points, argument="log_norms", side="left", start=0, xlabel=xlabel, ylabel=ylabel)
     for t in events or ():
         ax.axvline(t, color=style.GREY, linewidth=0.8, linestyle="--")
     style.name_events(ax, events or {})
@@ -244,15 +240,9 @@ def connectivity(
 
 
 def _path_label(name: str) -> str:
-    """ "through the forget gate": how a path reads in a figure."""
-    known = {"memory": "along the memory", "loss": "from the output", "total": "all together", "other": "by other ways"}
-    return known.get(name, "back from the candidate" if name == "candidate" else f"back from the {name} gate")
+    """How a path reads in a figure."""
+    return PATH_LABELS.get(name, f"back from the {name} gate")
 
 
 def _path_style(name: str) -> dict[str, Any]:
     return {"color": style.PATH_COLOURS.get(name, style.GREY), "linewidth": 2.5 if name == "total" else 1.5}
-
-
-def _powers(logarithms: Array) -> Array:
-    """Natural logarithms as powers of ten, with gaps for infinities."""
-    return np.asarray(np.where(np.isfinite(logarithms), logarithms, np.nan) / np.log(10))

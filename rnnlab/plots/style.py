@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
@@ -58,39 +59,45 @@ def axes(ax: Axes | None, height: float = 4.0) -> Axes:
 
 def curves(
     ax: Axes | None,
-    points: Mapping[str, tuple[Array, Array]],
+    points: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]],
     *,
     xlabel: str,
     ylabel: str,
+    argument: str = "",
     styles: Mapping[str, dict[str, Any]] | None = None,
-    references: Mapping[str, tuple[Array, Array]] | None = None,
+    references: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]] | None = None,
     marker: str = "",
     side: str = "right",
     log: bool = False,
     logx: bool = False,
-    xlim: tuple[float, float] | None = None,
+    start: int | None = None,
     bottom: float | None = None,
 ) -> Axes:
     """One curve (x, y) for each label, named at its end on this `side`; `references` are dashed and grey.
 
-    A curve without a finite value is left out. With the labels at the left the scale stands at the right, where
-    backpropagation begins.
+    What is not finite, and on a `log` axis what is not above 0, leaves a gap. A curve of gaps alone is left out; where
+    `argument` names what the curves came from, it is a ValueError. `start` is the left end of the axis. With the labels
+    at the left the scale stands at the right, where backpropagation begins.
     """
+    everything = {label: (np.asarray(x), gaps(y, log)) for label, (x, y) in {**points, **(references or {})}.items()}
+    shown = [label for label, (_, y) in everything.items() if np.isfinite(y).any()]
+    for label in points:
+        if argument and label not in shown:
+            entry, n = f"{argument}[{label!r}]", len(everything[label][1])
+            raise ValueError(f"{entry}: expected at least one value that can be drawn, got none among {n}")
     ax, looks = axes(ax), dict(styles or zip(points, line_styles(points), strict=True))
     looks = {label: {"marker": marker, "markersize": 4} | looks[label] for label in points}
     looks |= {label: {"color": GREY, "linestyle": "--", "linewidth": 1.2} for label in references or ()}
-    everything = {**points, **(references or {})}
-    shown = [label for label, (_, y) in everything.items() if np.isfinite(y).any()]
     lines = [ax.plot(*everything[label], label=label, **looks[label])[0] for label in shown]
     if log:
         ax.set_yscale("log")
     if logx:
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter("{x:.0f}")
-    elif all(x.dtype.kind in "iu" for x, _ in points.values()):
+    elif all(everything[label][0].dtype.kind in "iu" for label in points):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if xlim:
-        ax.set_xlim(xlim)
+    if start is not None:
+        ax.set_xlim(start, max(start + 1, *(x[-1] for x, _ in everything.values())))
     if bottom is not None:
         ax.set_ylim(bottom=bottom)
     ax.set(xlabel=xlabel, ylabel=ylabel)
@@ -101,6 +108,12 @@ def curves(
         ax.spines["right"].set_visible(True)
     direct_labels(ax, lines, side)
     return ax
+
+
+def gaps(values: npt.ArrayLike, log: bool = False) -> Array:
+    """The values, NaN where they are not finite or have no place on a `log` axis."""
+    values = np.asarray(values)
+    return np.where(np.isfinite(values) & ((values > 0) | (not log)), values, np.nan)
 
 
 def heat_map(ax: Axes, x: Array, y: Array, values: Array, *, bar: str, xlabel: str, ylabel: str, **look: Any) -> Axes:
@@ -167,19 +180,20 @@ def direct_labels(ax: Axes, lines: Sequence[Line2D], side: str = "right") -> Non
     order = np.argsort(heights, kind="stable")
     heights[order] = spread(heights[order], 1.25 * SIZE / points)
     outside, align = (1.03, "left") if end else (-0.03, "right")
+    connector = {"arrowstyle": "-", "linewidth": 1.5, "shrinkA": 1, "shrinkB": 0, "relpos": (0 if end else 1, 0.5)}
     for line, xy, height in zip(lines, ends, heights, strict=True):
-        look: dict[str, Any] = {"textcoords": "axes fraction", "ha": align, "va": "center", "fontsize": SIZE}
-        connector: dict[str, Any] = {
-            "arrowstyle": "-",
-            "color": line.get_color(),
-            "linewidth": 1.5,
-            "shrinkA": 1,
-            "shrinkB": 0,
-        }
-        connector["relpos"] = (0 if end else 1, 0.5)
-        place = (outside, float(height))
-        label = str(line.get_label())
-        ax.annotate(label, xy, place, color=BLACK, annotation_clip=False, arrowprops=connector, **look)
+        ax.annotate(
+            str(line.get_label()),
+            xy,
+            (outside, float(height)),
+            textcoords="axes fraction",
+            arrowprops=connector | {"color": line.get_color()},
+            annotation_clip=False,
+            color=BLACK,
+            fontsize=SIZE,
+            ha=align,
+            va="center",
+        )
 
 
 def legend(ax: Axes, **arguments: Any) -> None:
