@@ -103,10 +103,11 @@ def from_pytorch(weights: Any, layer: int = 0, *, activation: str = "tanh", loss
 
 def _pytorch_cell(weights: Any, names: tuple[str, ...], layer: int, activation: str) -> Cell:
     ih, hh, b_ih, b_hh = names
-    if bias := not isinstance(weights, Mapping) or b_ih in weights or b_hh in weights:
-        check_names(weights, names, refused=(f"weight_hr_l{layer}",))
-    else:
-        check_names(weights, names[:2], refused=(f"weight_hr_l{layer}",))
+    check_names(weights, (ih, hh))
+    if (projection := f"weight_hr_l{layer}") in weights:
+        raise ValueError(f"weights: expected no projection (proj_size), which no cell here has, got {projection!r}")
+    if bias := b_ih in weights or b_hh in weights:
+        check_names(weights, names)
     R = array(weights, hh, ("K*H", None), ("H", None))
     rows = gate_rows(hh, *R.shape)
     W = array(weights, ih, rows, ("D", None))
@@ -169,19 +170,18 @@ def from_keras(weights: Any, *, activation: str = "tanh", reset_after: bool = Tr
                 for which in ("forward_", "backward_")
             )
         )
-    bias = not isinstance(weights, Mapping) or len(weights) != 2 or "bias" in weights
-    check_names(weights, ("kernel", "recurrent_kernel", *(["bias"] if bias else [])), only=True)
+    check_names(weights, ("kernel", "recurrent_kernel"), ("bias",))
     R = array(weights, "recurrent_kernel", ("H", None), ("K*H", None)).T
     rows = gate_rows("recurrent_kernel", *R.shape)
     W = array(weights, "kernel", ("D", None), rows).T
     b_x = b_h = None
-    if bias:
+    if "bias" in weights:
         reset_after = len(R) == 3 * R.shape[1] and np.ndim(weights["bias"]) == 2
-    if bias and reset_after:
-        b_x, b_h = array(weights, "bias", ("2", 2), rows)
-    elif bias:
-        b_x = array(weights, "bias", rows)
-        b_h = np.zeros_like(b_x)
+        if reset_after:
+            b_x, b_h = array(weights, "bias", ("2", 2), rows)
+        else:
+            b_x = array(weights, "bias", rows)
+            b_h = np.zeros_like(b_x)
     return cell_of(KERAS, W, R, b_x, b_h, activation, reset_after)
 
 
@@ -270,14 +270,13 @@ def from_onnx(
     one_of("direction", direction, ("forward", "reverse", "bidirectional"))
     if isinstance(weights, Mapping) and "P" in weights:
         raise ValueError(f"P: expected no peepholes, which no cell here has, got {describe(weights['P'])}")
-    bias = not isinstance(weights, Mapping) or "B" in weights or len(weights) != 2
-    check_names(weights, ("W", "R", "B") if bias else ("W", "R"), only=True)
+    check_names(weights, ("W", "R"), ("B",))
     n = 2 if direction == "bidirectional" else 1
     many = ("directions", n)
     R = array(weights, "R", many, ("K*H", None), ("H", None))
     rows, H = gate_rows("R", *R.shape[1:]), R.shape[2]
     W = array(weights, "W", many, rows, ("D", None))
-    B = array(weights, "B", many, (f"2*{rows[0]}", 2 * len(R[0]))) if bias else None
+    B = array(weights, "B", many, (f"2*{rows[0]}", 2 * len(R[0]))) if "B" in weights else None
     activations = onnx_attributes(attributes, len(R[0]) // H, H, n) or [activation] * n
     cells = []
     for k in range(n):

@@ -9,8 +9,8 @@ import keras
 
 from rnnlab.cells import Bidirectional, Cell, GRUCell, RNNCell
 from rnnlab.interop import from_keras, to_keras
+from rnnlab.interop.layouts import model_of
 from rnnlab.model import Loss, SequenceModel
-from rnnlab.readout import Dense, Embedding
 from rnnlab.validate import describe
 
 KINDS = {"RNNCell": "SimpleRNN", "LSTMCell": "LSTM", "GRUCell": "GRU", "GRUResetBeforeCell": "GRU"}
@@ -82,13 +82,8 @@ def sequence_model(net: object, loss: Loss) -> SequenceModel:
             raise ValueError(f"module: expected {layer.name} with merge_mode 'concat', got {layer.merge_mode!r}")
     cells = [_read(layer) for layer in below]
     W, *b = _arrays(top[0])
-    readout = Dense(*W.shape, rng=0, dtype=W.dtype, bias=bool(b))
-    readout = readout.with_params({"W": W} | ({"b": b[0][None]} if b else {}))
-    embedding = None
-    if table:
-        (rows,) = _arrays(table[0])
-        embedding = Embedding(*rows.shape, rng=0, dtype=rows.dtype).with_params({"W": rows})
-    return SequenceModel(cells, readout, loss, embedding=embedding, dropout=float(drops[0].rate) if drops else 0.0)
+    rows = _arrays(table[0])[0] if table else None
+    return model_of(cells, loss, W, b[0] if b else None, rows, float(drops[0].rate) if drops else 0.0)
 
 
 def _directions(layer: Any) -> list[Any]:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from rnnlab.cells import Bidirectional, Cell, GRUCell, GRUResetBeforeCell, LSTMCell, RNNCell
+from rnnlab.model import Loss, SequenceModel
 from rnnlab.ops import Array
+from rnnlab.readout import Dense, Embedding
 from rnnlab.validate import Axis, describe, float_array, float_dtype, has_entries, positive_int
 
 Order = dict[int, list[int]]  # where each of the format's gates stands among ours, by the number of gates
@@ -85,7 +87,7 @@ def cell_of(
     activation: str,
     reset_after: bool = True,
 ) -> Cell:
-    """The cell of what `_stacked` makes; without biases where they are None."""
+    """The cell of what `stacked` makes; without biases where they are None."""
     (rows, H), D = R.shape, W.shape[1]
     K = rows // H
     ours = np.argsort(order[K])
@@ -109,8 +111,8 @@ def pytorch_names(layer: int) -> tuple[str, str, str, str]:
     return f"weight_ih_l{n}", f"weight_hh_l{n}", f"bias_ih_l{n}", f"bias_hh_l{n}"
 
 
-def check_names(weights: object, names: tuple[str, ...], *, refused: tuple[str, ...] = (), only: bool = False) -> None:
-    """Raise unless `weights` has these names, none of the refused ones, and no others where `only` says so."""
+def check_names(weights: object, names: tuple[str, ...], optional: tuple[str, ...] | None = None) -> None:
+    """Raise unless `weights` is a dict with these names and, unless `optional` is None, none but the optional ones."""
     if not isinstance(weights, Mapping):
         state = "; of a module pass its state_dict()" if hasattr(weights, "state_dict") else ""
         raise TypeError(f"weights: expected a dict of arrays, got {describe(weights)}{state}")
@@ -118,10 +120,20 @@ def check_names(weights: object, names: tuple[str, ...], *, refused: tuple[str, 
         if name not in weights:
             raise ValueError(f"weights: expected the names {list(names)}, got {list(weights)} without {name!r}")
     for name in weights:
-        if only and name not in names:
-            raise ValueError(f"weights: expected the names {list(names)}, got one more: {name!r}")
-        if name in refused:
-            raise ValueError(f"weights: expected no projection (proj_size), which no cell here has, got {name!r}")
+        if optional is not None and name not in names + optional:
+            raise ValueError(f"weights: expected the names {list(names + optional)}, got one more: {name!r}")
+
+
+def model_of(
+    cells: list[Any], loss: Loss, W: Array, b: Array | None, rows: Array | None, dropout: float
+) -> SequenceModel:
+    """The model of these cells, a readout W (H, O) with b (O,) or without, and an embedding of these rows or none."""
+    readout = Dense(*W.shape, rng=0, dtype=W.dtype, bias=b is not None)
+    readout = readout.with_params({"W": W} if b is None else {"W": W, "b": b[None]})
+    embedding = None
+    if rows is not None:
+        embedding = Embedding(*rows.shape, rng=0, dtype=rows.dtype).with_params({"W": rows})
+    return SequenceModel(cells, readout, loss, embedding=embedding, dropout=dropout)
 
 
 def array(weights: Mapping[str, Any], name: str, *axes: Axis) -> Array:

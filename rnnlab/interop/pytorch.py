@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from rnnlab.cells import Bidirectional, Cell, GRUCell, RNNCell
 from rnnlab.interop import from_pytorch, to_pytorch
+from rnnlab.interop.layouts import model_of
 from rnnlab.model import Loss, SequenceModel
-from rnnlab.readout import Dense, Embedding
 from rnnlab.validate import describe
 
 
@@ -110,19 +110,18 @@ def sequence_model(net: object, loss: Loss) -> SequenceModel:
         for layer in net.layers
         for n in range(layer.num_layers)
     ]
-    W, b = net.readout.weight.detach().cpu().numpy(), net.readout.bias
-    readout = Dense(W.shape[1], len(W), rng=0, dtype=W.dtype, bias=b is not None)
-    readout = readout.with_params({"W": W.T} | ({} if b is None else {"b": b.detach().cpu().numpy()[None]}))
-    embedding = None
-    if net.embedding is not None:
-        rows = net.embedding.weight.detach().cpu().numpy()
-        embedding = Embedding(*rows.shape, rng=0, dtype=rows.dtype).with_params({"W": rows})
-    return SequenceModel(cells, readout, loss, embedding=embedding, dropout=net.dropout)
+    W, b = _array(net.readout.weight).T, net.readout.bias
+    rows = None if net.embedding is None else _array(net.embedding.weight)
+    return model_of(cells, loss, W, None if b is None else _array(b), rows, net.dropout)
 
 
 def _kind(cell: Cell | Bidirectional) -> tuple[object, ...]:
     one = cell.forward_cell if isinstance(cell, Bidirectional) and len(cell.cells) > 1 else cell
     return type(cell), type(one), cell.hidden_size, getattr(one, "activation", None), getattr(one, "bias", None)
+
+
+def _array(tensor: Any) -> Any:
+    return tensor.detach().cpu().numpy()
 
 
 def _tensor(array: Any) -> Any:
