@@ -154,14 +154,16 @@ def read_arrays(path: str | Path) -> tuple[dict[str, Any], dict[str, Array]]:
     except (OSError, ImportError, MemoryError):
         raise
     except Exception as error:  # whatever a hostile file makes the parsers raise
-        raise ValueError(f"{path}: expected a whole file that rnnlab saved, got {error}") from error
+        raise ValueError(
+            f"{path}: expected a whole file that rnnlab saved, got {error}; take an undamaged copy"
+        ) from error
     sums = header.pop("crc32")
     for name in sums.keys() | arrays.keys():
         if name not in arrays or name not in sums:
             what = "no such array" if name in sums else "one more"
             raise ValueError(f"{path}: expected the arrays {sorted(sums)}, got {what}: {name!r}")
         if crc32(arrays[name]) != sums[name]:
-            raise ValueError(f"{path}: expected {name!r} as it was saved, got other numbers: the file is damaged")
+            raise ValueError(f"{path}: expected {name!r} as it was saved, got other numbers; take an undamaged copy")
     return header, arrays
 
 

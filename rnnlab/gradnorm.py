@@ -155,14 +155,14 @@ class GradientNormLogger:
         """
         for name, value in (("cells", cells), ("tapes", tapes), ("cell_grads", cell_grads)):
             if not isinstance(value, Sequence) or not 0 < len(value) == len(cells):
-                raise TypeError(f"{name}: expected a sequence of one for each layer, got {describe(value)}")
+                raise TypeError(f"{name}: expected a list with one for each layer, got {describe(value)}")
         layers = list(zip(cells, tapes, cell_grads, strict=True))
         for n, (cell, tape, grads) in enumerate(layers):
             if not isinstance(cell, Recurrent):
                 raise TypeError(f"cells[{n}]: expected a Cell, got {describe(cell)}")
             cell.check_tape(tape)  # type: ignore[arg-type]
             if not isinstance(grads, DirectionsGradients if isinstance(cell, Bidirectional) else Gradients):
-                raise TypeError(f"cell_grads[{n}]: expected the Gradients of a backward pass, got {describe(grads)}")
+                raise TypeError(f"cell_grads[{n}]: expected what the cell's backward returns, got {describe(grads)}")
         record = NormRecord(
             positive_int("step", step, 0),
             tuple(state_norms(cell, tape, grads) for cell, tape, grads in layers),
@@ -247,7 +247,7 @@ class GradientNormLogger:
         header, arrays = read_arrays(path)
         if header.get("format") != FORMAT:
             raise ValueError(
-                f"path: expected a file that GradientNormLogger.save wrote, got another one, {str(path)!r}"
+                f"path: expected a file that GradientNormLogger.save wrote, got {str(path)!r}; a model's is for rl.load"
             )
         logger = cls(**header["settings"], on_alarm=on_alarm)
         lengths = [n for record in header["records"] for layer in record["lengths"] for n in layer.values()]

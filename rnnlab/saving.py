@@ -103,7 +103,7 @@ def first_difference(saved: Any, here: Any, where: str) -> None:
         for n, (one, other) in enumerate(zip(saved, here, strict=True)):
             first_difference(one, other, f"{where}[{n}]")
     elif saved != here:
-        raise ValueError(f"{where}: expected {_short(saved)} as in the file, got {_short(here)}")
+        raise ValueError(f"{where}: expected {_short(saved)} as in the file, got {_short(here)}; set it so")
 
 
 def _short(made: Any) -> str:

@@ -80,7 +80,10 @@ class CharText(BatchStream):
         """TypeError or ValueError for a model of other characters, or one that sees those that it is to predict."""
         check_sizes(model, self.size, self.size, self.characters)
         if not model.reads_forwards:
-            raise ValueError(f"model: expected one that reads forwards, and not what it is to predict, got {model}")
+            raise ValueError(
+                f"model: expected one that does not read what it is to predict, got {model}; take cells that are not "
+                "Bidirectional or Reversed"
+            )
 
     def bits_per_character(self, model: SequenceModel) -> float:
         """Mean of -log2 p(next character) over the test text, read once from a zero state."""
@@ -174,7 +177,8 @@ def char_text(
     if split < max(batch_size, T + 1) or len(text) - split < 2:
         name = "" if "\n" in text else f"; for the file of that name pass Path({text!r:.60})"
         raise ValueError(
-            f"text: expected more than {max(batch_size, T + 1)} characters to train on, got {len(text)} in all{name}"
+            f"text: expected more than {max(batch_size, T + 1)} characters to train on, got {len(text)} in all; take a "
+            f"longer text, or a smaller T or batch_size{name}"
         )
     return CharText(characters, numbers[:split], numbers[split:], T, batch_size)
 
@@ -217,7 +221,7 @@ def ngram_bits(train: Array, test: Array, n: int) -> float:
     test = label_array("test", test, (("N", None),), np.iinfo(np.int64).max).astype(np.int64)
     size = int(max(train.max(), test.max())) + 1
     if n > len(train) or size**n > np.iinfo(np.int64).max:
-        raise ValueError(f"n: expected {size}^n to fit into 64 bits and n characters to train on, got {n}")
+        raise ValueError(f"n: expected {size}^n to fit into 64 bits and n characters to train on, got {n}; take less")
     p = np.full(len(test), 1 / size)
     for order in range(n):  # the length of the context
         grams, counts = np.unique(_windows(train, order + 1, size), return_counts=True)

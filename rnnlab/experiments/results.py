@@ -135,7 +135,7 @@ def spearman(x: object, y: object, rng: np.random.Generator, permutations: int =
     if a.ndim != 1 or a.shape != b.shape or len(a) < 3:
         raise ValueError(f"x, y: expected two arrays of one length of at least 3, got {describe(a)}, {describe(b)}")
     if np.isnan(a).any() or np.isnan(b).any():
-        raise ValueError("x, y: expected numbers, got NaN among them")
+        raise ValueError("x, y: expected numbers, got NaN among them; leave those pairs out")
     permutations = positive_int("permutations", permutations)
     a, b = standardized_ranks(a), standardized_ranks(b)
     if not (a.any() and b.any()):

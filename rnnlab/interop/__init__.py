@@ -105,7 +105,7 @@ def _pytorch_cell(weights: Any, names: tuple[str, ...], layer: int, activation: 
     ih, hh, b_ih, b_hh = names
     check_names(weights, (ih, hh))
     if (projection := f"weight_hr_l{layer}") in weights:
-        raise ValueError(f"weights: expected no projection (proj_size), which no cell here has, got {projection!r}")
+        raise ValueError(f"weights: expected no projection (proj_size), got {projection!r}; train without it")
     if bias := b_ih in weights or b_hh in weights:
         check_names(weights, names)
     R = array(weights, hh, ("K*H", None), ("H", None))
@@ -269,7 +269,9 @@ def from_onnx(
         raise ValueError(f"linear_before_reset: expected 0 or 1, got {linear_before_reset!r}")
     one_of("direction", direction, ("forward", "reverse", "bidirectional"))
     if isinstance(weights, Mapping) and "P" in weights:
-        raise ValueError(f"P: expected no peepholes, which no cell here has, got {describe(weights['P'])}")
+        raise ValueError(
+            f"P: expected no peepholes, got {describe(weights['P'])}; no cell here has them, so train without P"
+        )
     check_names(weights, ("W", "R"), ("B",))
     n = 2 if direction == "bidirectional" else 1
     many = ("directions", n)

@@ -77,7 +77,7 @@ def sequence_model(net: object, loss: Loss) -> SequenceModel:
             wanted = wanted | ({"activation": "tanh"} if isinstance(one, kinds[:2]) else {})
             config = {key: value for key, value in one.get_config().items() if key in wanted}
             if wrong := {key: value for key, value in config.items() if value != wanted[key]}:
-                raise ValueError(f"module: expected {layer.name} with {wanted}, got {wrong}")
+                raise ValueError(f"module: expected {layer.name} with {wanted}, got {wrong}; make it so")
         if getattr(layer, "merge_mode", "concat") != "concat":
             raise ValueError(f"module: expected {layer.name} with merge_mode 'concat', got {layer.merge_mode!r}")
     cells = [_read(layer) for layer in below]

@@ -44,13 +44,13 @@ def two_cells(layer: Bidirectional, same_size: bool = True) -> tuple[Cell, ...]:
     """The two cells of a layer that the other libraries have; TypeError or ValueError for one that they do not."""
     cells = layer.cells
     if len(cells) < 2:
-        raise TypeError(f"cell: expected a Cell or a Bidirectional of two, which the library has, got {layer}")
+        raise TypeError(f"cell: expected a Cell or a Bidirectional, got {layer}; pass the cell in its `cells`")
     if type(cells[0]) is not type(cells[1]) or cells[0].bias != cells[1].bias:
-        raise ValueError(f"cell: expected two cells of one kind, got {layer}")
+        raise ValueError(f"cell: expected two cells of one kind, with biases or without, got {layer}; make both alike")
     if same_size and cells[0].hidden_size != cells[1].hidden_size:
-        raise ValueError(f"cell: expected two cells of one size, which is all that the library has, got {layer}")
+        raise ValueError(f"cell: expected two cells of one size, got {layer}; take the same hidden_size")
     if getattr(cells[0], "activation", None) != getattr(cells[1], "activation", None):
-        raise ValueError(f"cell: expected one activation in both directions, got {layer}")
+        raise ValueError(f"cell: expected one activation in both directions, got {layer}; make both alike")
     return cells
 
 

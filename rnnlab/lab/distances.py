@@ -89,7 +89,7 @@ def output_gradients(model: SequenceModel, batch: Batch, result: LossAndGrads) -
     """
     check_model(model)
     if not isinstance(result, LossAndGrads):
-        raise TypeError(f"result: expected the model's LossAndGrads, got {describe(result)}")
+        raise TypeError(f"result: expected what model.loss_and_grads(batch) returns, got {describe(result)}")
     h = result.tapes[-1].h
     if not isinstance(batch, Batch):
         raise TypeError(f"batch: expected a Batch, got {describe(batch)}")
@@ -155,8 +155,13 @@ def truncation(
         raise ValueError("lengths: expected at least one, got none")
     full = {name: g for name, g in result.grads.items() if name.startswith("cells.")}
     cells, tapes = one_direction(model.cells, result.tapes)
-    rows = [_compare(_truncated(cells, tapes, d_h, k), full) for k in ks]
-    cosine, error = ({name: np.array([row[name][n] for row in rows]) for name in rows[0]} for n in (0, 1))
+    whole, rows = _vectors(full), [_vectors(_truncated(cells, tapes, d_h, k)) for k in ks]
+    cosine, error = Arrays(), Arrays()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for name, g in whole.items():
+            length, cut = norm(g, (0,)), np.array([row[name] for row in rows])
+            cosine[name] = (cut / norm(cut, (1,))[:, None]) @ (g / length)
+            error[name] = norm(cut - g, (1,)) / length
     return Truncation(np.array(ks), cosine, error)
 
 
@@ -174,16 +179,7 @@ def _truncated(cells: tuple[Cell, ...], tapes: tuple[Tape, ...], d_h: Array, k: 
     return total
 
 
-def _compare(grads: Arrays, full: Arrays) -> dict[str, tuple[float, float]]:
-    """(cosine, relative error) by parameter and for all."""
-    pairs = {name: (grads[name].ravel(), g.ravel()) for name, g in full.items()}
-    truncated, whole = zip(*pairs.values(), strict=True)
-    pairs["all"] = np.concatenate(truncated), np.concatenate(whole)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            name: (
-                float((a / norm(a, (0,))) @ (b / norm(b, (0,)))),
-                float(norm(a - b, (0,)) / norm(b, (0,))),
-            )
-            for name, (a, b) in pairs.items()
-        }
+def _vectors(grads: Arrays) -> Arrays:
+    """Each gradient as a vector, and all of them as one."""
+    vectors = {name: grads[name].ravel() for name in sorted(grads)}
+    return vectors | {"all": np.concatenate([*vectors.values()])}

@@ -92,7 +92,10 @@ def gate_statistics(
     for k in {*chosen, keeper}:
         least, most = gates[k].min(), gates[k].max()
         if least < 0 or most > 1:
-            raise ValueError(f"tapes: expected gate {cell.gate_names[k]!r} within [0, 1], got {least:g} to {most:g}")
+            raise ValueError(
+                f"tapes: expected gate {cell.gate_names[k]!r} within [0, 1], got {least:g} to {most:g}; call what is "
+                "not a sigmoid gate 'candidate'"
+            )
     with np.errstate(divide="ignore"):
         half_life = np.log(0.5) / np.log(gates[keeper].mean(axis=0))
     gates, names = gates[chosen], tuple(cell.gate_names[k] for k in chosen)

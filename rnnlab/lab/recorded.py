@@ -159,4 +159,4 @@ def memory_gate(cell: Cell, name: str | None) -> int:
     for gate in ("forget", "update"):
         if gate in cell.gate_names:
             return cell.gate_names.index(gate)
-    raise ValueError(f"keeps: expected the gate that keeps the memory, one of {cell.gate_names}, got None")
+    raise ValueError(f"keeps: expected the gate that keeps the memory, one of {cell.gate_names}, got None; name it")

@@ -25,7 +25,9 @@ def curve_arrays(name: str, curves: Mapping[str, Curve], *, positive: bool = Fal
         check_shape(entry, array, (("steps", None),))
         check_finite(entry, array)
         if positive and array.min() <= 0:
-            raise ValueError(f"{entry}: expected numbers above 0 for a logarithmic axis, got {array.min()}")
+            raise ValueError(
+                f"{entry}: expected numbers above 0 for a logarithmic axis, got {array.min()}; pass log=False"
+            )
         arrays[label] = array.astype(float)
     return arrays
 
@@ -46,7 +48,9 @@ def check_kinds(name: str, values: Mapping[str, object], kind: str) -> None:
 def check_labels(name: str, values: Mapping[str, object], what: str) -> None:
     """TypeError or ValueError unless `values` is a dict with at least one label, all of them strings."""
     if not isinstance(values, Mapping):
-        raise TypeError(f"{name}: expected a dict from label to {what}, got {describe(values)}")
+        raise TypeError(
+            f"{name}: expected a dict from label to {what}, got {describe(values)}; write {{'LSTM': ...}} around it"
+        )
     if not values:
         raise ValueError(f"{name}: expected at least one {what}, got none")
     for label in values:

@@ -137,14 +137,19 @@ def gradient_norm_map(logger: GradientNormLogger, *, state: str = "h", layer: in
     checks.check_kind("logger", logger, "GradientNormLogger")
     for before, after in pairwise(logger.steps):
         if before >= after:
-            raise ValueError(f"logger: expected training steps that increase, got {after} after {before}")
+            raise ValueError(
+                f"logger: expected training steps that increase, got {after} after {before}; take a new logger "
+                "for each training"
+            )
     norms = logger.norms(state, layer)
     longest = max(map(len, norms), default=0)
     values = np.full((len(norms), longest), np.nan)
     for row, curve in zip(values, norms, strict=True):
         row[longest - len(curve) :] = style.gaps(curve, log=True)
     if not np.isfinite(values).any():
-        raise ValueError(f"logger: expected records with a gradient above 0, got {len(norms)} without")
+        raise ValueError(
+            f"logger: expected records with a gradient above 0, got {len(norms)} without; train with it as a callback"
+        )
     ax = style.axes(ax)
     ax.set_facecolor("#C8C8C8")
     same = min(map(len, norms)) == longest

@@ -53,7 +53,7 @@ def memory_paths(paths: MemoryPaths, *, stacked: bool = False, ax: Axes | None =
     whole = paths.norms()["total"]
     least, reached = 1 if stacked else 2, np.count_nonzero((whole > 0) & (whole < np.inf))
     if reached < least:
-        raise ValueError(f"paths: expected a gradient above 0 at {least} or more time steps, got {reached}")
+        raise ValueError(f"paths: expected a gradient above 0 at {least} or more time steps, got {reached}; is d_h 0?")
     return _stacked(paths, ax) if stacked else _path_norms(paths, ax)
 
 
@@ -179,7 +179,9 @@ def singular_values(decay: JacobianDecay, *, sequence: int = 0, ax: Axes | None 
     checks.check_kind("decay", decay, "JacobianDecay")
     checks.check_index("sequence", sequence, decay.log_norm.shape[1], "one of the batch's")
     if not np.isfinite(decay.log_norm[:, sequence]).any():
-        raise ValueError("decay: expected a product that is not 0 for at least one span, got zeros alone")
+        raise ValueError(
+            "decay: expected a product that is not 0 for some span, got zeros alone; take a shorter sequence"
+        )
 
     def powers(logarithms: Array) -> Array:
         """This sequence's natural logarithms as powers of ten."""
@@ -228,7 +230,10 @@ def connectivity(
     for label, values in log_norms.items():
         logs = to_array(f"log_norms[{label!r}]", values)
         if logs.dtype.kind not in "fiu" or logs.ndim not in (1, 2) or not logs.size:
-            raise ValueError(f"log_norms[{label!r}]: expected numbers of shape (T,) or (T, B), got {describe(values)}")
+            raise ValueError(
+                f"log_norms[{label!r}]: expected numbers of shape (T,) or (T, B), got {describe(values)}; "
+                "`lab.connectivity` returns them"
+            )
         points[label] = np.arange(len(logs)), logs.reshape(len(logs), -1).mean(axis=1) / np.log(10)
     checks.check_events(events, max(len(t) for t, _ in points.values()))
     xlabel, ylabel = "time step t", "log$_{10}$ |d h$_T$ / d x$_t$|"

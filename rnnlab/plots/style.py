@@ -84,7 +84,9 @@ def curves(
     for label in points:
         if argument and label not in shown:
             entry, n = f"{argument}[{label!r}]", len(everything[label][1])
-            raise ValueError(f"{entry}: expected at least one value that can be drawn, got none among {n}")
+            raise ValueError(
+                f"{entry}: expected at least one value that can be drawn, got none among {n}; leave it out"
+            )
     ax, looks = axes(ax), dict(styles or zip(points, line_styles(points), strict=True))
     looks = {label: {"marker": marker, "markersize": 4} | looks[label] for label in points}
     looks |= {label: {"color": GREY, "linestyle": "--", "linewidth": 1.2} for label in references or ()}
