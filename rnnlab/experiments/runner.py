@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from rnnlab.experiments.settings import Outcome, Run
 from rnnlab.files import check_writable, write_atomically
@@ -51,7 +50,10 @@ class Runner:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 check_writable(path)  # before an hour of computing, not after it
             with self._outcomes(list(missing.values())) as outcomes:
-                for key, outcome in self._with_progress(outcomes, len(missing), label):
+                if self.progress:
+                    tqdm = optional("tqdm", "experiments", ", or leave out the progress (--quiet)").tqdm
+                    outcomes = tqdm(outcomes, total=len(missing), desc=label, unit="run", smoothing=0)
+                for key, outcome in outcomes:
                     if (path := self.path(missing[key])) is not None:
                         content = {"settings": missing[key].settings, "outcome": outcome}
                         write_atomically(path, json.dumps(content).encode())
@@ -85,30 +87,19 @@ class Runner:
             yield map(execute, runs)
             return
         joblib = optional("joblib", "experiments", ", or use jobs=1 without a scheduler")
-        backend: dict[str, Any] = {"backend": "loky", "inner_max_num_threads": 1, "initializer": leave_interrupts}
-        client = None
-        if self.scheduler is not None:
-            client = optional("distributed", "experiments").Client(self.scheduler, set_as_default=False, timeout=10)
-            backend = {"backend": "dask", "client": client}
-        try:
-            with joblib.parallel_config(**backend), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", r"\d+ tasks which were still being processed")  # as Ctrl-C asks
-                at_once = "n_jobs" if client is None else "all"  # loky's queue must be empty when Ctrl-C ends it
-                parallel = joblib.Parallel(
-                    self.jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=at_once
-                )
-                with closing(parallel(joblib.delayed(execute)(run) for run in runs)) as outcomes:
-                    yield outcomes
-        finally:
-            if client is not None:
-                client.close()
-
-    def _with_progress(self, outcomes: Iterable[Any], total: int, label: str) -> Iterable[Any]:
-        if not self.progress:
-            return outcomes
-        tqdm = optional("tqdm", "experiments", ", or leave out the progress (--quiet)").tqdm
-        bar: Iterable[Any] = tqdm(outcomes, total=total, desc=label, unit="run", smoothing=0)
-        return bar
+        with ExitStack() as stack:
+            if self.scheduler is None:
+                backend = {"backend": "loky", "inner_max_num_threads": 1, "initializer": leave_interrupts}
+                at_once = "n_jobs"  # loky's queue must be empty when Ctrl-C ends it
+            else:
+                client = optional("distributed", "experiments").Client(self.scheduler, set_as_default=False, timeout=10)
+                stack.callback(client.close)
+                backend, at_once = {"backend": "dask", "client": client}, "all"
+            stack.enter_context(joblib.parallel_config(**backend))
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", r"\d+ tasks which were still being processed")  # as Ctrl-C asks
+            parallel = joblib.Parallel(self.jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=at_once)
+            yield stack.enter_context(closing(parallel(joblib.delayed(execute)(run) for run in runs)))
 
 
 def execute(run: Run) -> tuple[str, Outcome]:
