@@ -67,6 +67,18 @@ class Case:
         return {name: np.array(g) for name, g in self.back(self.record(), scale).items()}
 
 
+def as_array(value: Any) -> Array:
+    """A number, an array or a short list of them as an array; TypeError for anything else.
+
+    What else a name may hold (a long text, an object that can be indexed without end) takes NumPy for ever.
+    """
+    if isinstance(value, np.ndarray | np.generic | int | float | complex):
+        return np.asarray(value)
+    if isinstance(value, list | tuple) and len(value) <= 64:
+        return np.asarray([as_array(v) for v in value])
+    raise TypeError(f"expected numbers, got {describe(value)}")
+
+
 def advice(error: Exception) -> str:
     """What to do about an error that NumPy or Python raises in a learner's backward pass."""
     text = str(error)

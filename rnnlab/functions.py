@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.case import LOSS, Arrays, Case
+from rnnlab.case import LOSS, Arrays, Case, as_array
 from rnnlab.ops import Array
 from rnnlab.validate import describe
 
@@ -163,8 +163,18 @@ def shorter(arguments: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
 
 def smaller(arguments: Sequence[Any]) -> tuple[Any, ...]:
     """The same with short lengths, 2, 3, 4 ..., in the same order: a search over large arrays takes long."""
-    bases = _lengths(arguments)[1]
-    return first_steps(_together(arguments, {base: min(base, n + 2) for n, base in enumerate(bases)}), 4)
+    change = {base: min(base, n + 2) for n, base in enumerate(_lengths(arguments)[1])}
+    small = first_steps(_together(arguments, change), 4)
+    return tuple(_whole_numbers(a, change, min(change.values(), default=2)) for a in small)
+
+
+def _whole_numbers(tree: Any, change: Mapping[int, int], most: int) -> Any:
+    """Arrays of whole numbers with short axes, and no number above `most`: they may be positions in another array."""
+    if isinstance(tree, list | tuple):
+        return type(tree)(v % most if type(v) is int else _whole_numbers(v, change, most) for v in tree)
+    if isinstance(tree, np.ndarray) and tree.dtype.kind in "iu":
+        return tree[tuple(slice(change.get(n, min(n, axis + 3))) for axis, n in enumerate(tree.shape))] % most
+    return tree
 
 
 def _together(arguments: Sequence[Any], change: dict[int, int]) -> tuple[Any, ...]:
@@ -217,7 +227,7 @@ def named_gradients(
     its length is another one, the names in the `return` statement say it.
     """
     if isinstance(result, Mapping):
-        return {_variable(str(key), inputs): np.asarray(g) for key, g in result.items()}
+        return {_variable(str(key), inputs): as_array(g) for key, g in result.items()}
     if not isinstance(result, tuple | list):
         result = (result,)
     floats = [n for n, a in enumerate(arguments) if _is_float(a) or isinstance(a, dict | list | tuple)]
@@ -227,13 +237,13 @@ def named_gradients(
     found: Arrays = {}
     for text, g in zip(texts, result, strict=True):
         if isinstance(g, Mapping):
-            found |= {_variable(str(key), inputs): np.asarray(v) for key, v in g.items()}
+            found |= {_variable(str(key), inputs): as_array(v) for key, v in g.items()}
         elif isinstance(g, list | tuple):
-            found |= {f"{text}[{k}]": np.asarray(v) for k, v in enumerate(g)}
+            found |= {f"{text}[{k}]": as_array(v) for k, v in enumerate(g)}
         elif g is not None:  # beside a loss, `hs` is a state that is handed on, and `dhs` its gradient
             name = text if text in inputs and not skip else _variable(text, inputs)
             if not (skip and name == text):
-                found.setdefault(name, np.asarray(g))
+                found.setdefault(name, as_array(g))
     return {name: g for name, g in found.items() if name in inputs}
 
 

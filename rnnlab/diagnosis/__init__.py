@@ -4,7 +4,8 @@ How it works, and where what stands: `source` reads the learner's functions, `pr
 `locate` finds the places that may be wrong and solves for what they should have been. `edits` makes small changes of
 a line by the `rules`, with the `vocabulary` of its names, and `terms` reads changes off the numbers. `search` says
 in which order they are tried on the `bench`, `goal` when one is right, and `words` what it was. `examine` does this
-for one case, `forward` and `compare` for forward passes. A new kind of mistake is a rule, and its sentence in `words`.
+for one case, `forward` and `compare` for forward passes; `paths` tells what is known of a cell without source.
+A new kind of mistake is a rule, and its sentence in `words`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rnnlab.case import Case, cell_case, model_case, resized
 from rnnlab.cells.base import Cell
 from rnnlab.diagnosis.compare import compare_cells
 from rnnlab.diagnosis.examine import examined
+from rnnlab.diagnosis.paths import step_findings
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.functions import arrays, loss_case, pair_case, smaller
 from rnnlab.model import SequenceModel
@@ -110,7 +112,10 @@ def _of_functions(make: Callable[[Any], Case], given: Any, title: str, rng: np.r
         small = smaller(given)
         if sum(a.size for a in arrays(list(small))) < sum(a.size for a in arrays(list(given))) / 2:
             case = make(small)
-            if all(case.claims()[name].shape == x.shape for name, x in case.inputs.items()):
+            claims = case.claims()
+            if all(
+                claims[name].shape == x.shape and np.isfinite(claims[name]).all() for name, x in case.inputs.items()
+            ):
                 report = examined(lambda: case, title, rng)
                 if not report.ok:
                     return report
@@ -123,7 +128,10 @@ def _of_cell(cell: Cell, T: int, B: int, rng: np.random.Generator) -> Diagnosis:
         what = "There is no backward pass: write step_backward (or backward)."
         return Diagnosis(repr(cell), (Finding("exception", what, outputs=("step_backward",)),))
     report = examined(lambda: cell_case(resized(cell, 5, 4), T, B, rng), repr(cell), rng)
-    return Diagnosis(repr(cell), (*report.findings, *identical_gates(cell)), report.notes)
+    findings = report.findings
+    if findings and all(f.kind == "unexplained" and not f.line for f in findings):  # there is no source, say
+        findings = tuple(step_findings(cell, rng)) or findings
+    return Diagnosis(repr(cell), (*findings, *identical_gates(cell)), report.notes)
 
 
 def _of_model(model: SequenceModel, batch: Batch, rng: np.random.Generator) -> Diagnosis:

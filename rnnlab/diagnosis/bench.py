@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.case import Arrays, Case
+from rnnlab.case import Arrays, Case, as_array
 from rnnlab.diagnosis.edits import Edit
 from rnnlab.diagnosis.goal import SAME, Fresh, Goal
 from rnnlab.diagnosis.locate import Target
 from rnnlab.diagnosis.probe import Place
-from rnnlab.diagnosis.source import Source, executed, running, sources
+from rnnlab.diagnosis.source import Source, executed, limited, running, sources
 from rnnlab.diagnosis.words import sentence
 from rnnlab.ops import Array
 
@@ -51,6 +51,7 @@ class Bench:
         self.closures = any(source.within for source in functions)  # a forward pass makes the backward pass
         self.current: dict[int, tuple[Source, Any]] = {}
         self.runs = 0
+        self.seen: set[tuple[int, str]] = set()  # the edits that were tried
         self.claims: Arrays = {}
         self.record: Any = None
         self.record = self._reusable()
@@ -84,9 +85,9 @@ class Bench:
         try:
             with np.errstate(all="ignore"):
                 record = self.case.record() if self.record is None and not self.closures else self.record
-                with running(list(every.values()), names):
+                with running(list(every.values()), names), limited():
                     claims = self.case.back(self.case.record() if self.closures else _lists(record), self.scale)
-                return self.goal.vector({name: np.asarray(g) / self.scale for name, g in claims.items()})
+                return self.goal.vector({name: as_array(g) / self.scale for name, g in claims.items()})
         except Exception:  # an edit may raise anything
             return None
 
@@ -102,8 +103,9 @@ class Bench:
             if self.runs > start + most or self.runs > MOST_RUNS:
                 return None
             names = is_unpacking(edit.statement) and isinstance(edit.node, ast.expr)
-            if names and edit.kind not in GIVES_NAMES:
+            if (id(edit.node), edit.text) in self.seen or (names and edit.kind not in GIVES_NAMES):
                 continue
+            self.seen.add((id(edit.node), edit.text))
             try:
                 code = edit.compiled()
             except (SyntaxError, ValueError, TypeError):
@@ -124,6 +126,7 @@ class Bench:
     def accept(self, edit: Edit) -> None:
         """Keep an edit, and look for the next mistake with it in place."""
         edit.keep()
+        self.seen.clear()
         self.current[id(edit.source)] = (edit.source, edit.source.compiled(edit.source.tree))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations, permutations, product
@@ -34,23 +34,29 @@ class Edit:
     kind: str
     term: str = ""
 
-    @contextmanager
-    def made(self) -> Iterator[None]:
-        """The tree reads so within."""
+    def put(self) -> Callable[[], None]:
+        """The tree reads so from here on, until what this returns is called."""
         parent, name, index = slots(self.source)[id(self.node)]
         new = self.parsed()
         if index is None:
             setattr(parent, name, new)
-        else:
-            row = getattr(parent, name)
-            row[index : index + 1] = new if isinstance(new, list) else [new]
+            return lambda: setattr(parent, name, self.node)
+        row, lines = getattr(parent, name), new if isinstance(new, list) else [new]
+        row[index : index + 1] = lines
+
+        def undo() -> None:
+            row[index : index + len(lines)] = [self.node]
+
+        return undo
+
+    @contextmanager
+    def made(self) -> Iterator[None]:
+        """The tree reads so within."""
+        undo = self.put()
         try:
             yield
         finally:
-            if index is None:
-                setattr(parent, name, self.node)
-            else:
-                row[index : index + (len(new) if isinstance(new, list) else 1)] = [self.node]
+            undo()
 
     def parsed(self) -> Any:
         """The new expression or statements, in the line of what they replace."""
@@ -77,13 +83,8 @@ class Edit:
             return self.source.compiled(self.source.tree)
 
     def keep(self) -> None:
-        """The tree reads so from here on."""
-        parent, name, index = slots(self.source)[id(self.node)]
-        new = self.parsed()
-        if index is None:
-            setattr(parent, name, new)
-        else:
-            getattr(parent, name)[index : index + 1] = new if isinstance(new, list) else [new]
+        """The tree reads so for good."""
+        self.put()
         self.source.changed()
 
     def mended(self) -> str:
@@ -134,6 +135,9 @@ def statement_edits(source: Source, statement: ast.stmt) -> Iterator[Edit]:
         target, value = ast.unparse(statement.target), ast.unparse(statement.value)
         sign = OPERATORS.get(type(statement.op), "+")
         found += [("= for +=", f"{target} = {value}", ""), ("in place", f"{target} = {target} {sign} ({value})", "")]
+        if isinstance(statement.target, ast.Subscript) and sign == "+":
+            array, index = ast.unparse(statement.target.value), ast.unparse(statement.target.slice)
+            found.append(("repeated index", f"np.add.at({array}, ({index}), {value})", index))
         found += [("sign", f"{target} {other}= {value}", "") for other in "+-" if other != sign and sign in "+-"]
     body = [s for part in ("body", "orelse") for s in getattr(statement, part, [])]
     plain = all(isinstance(s, ast.Assign | ast.AugAssign | ast.Expr) for s in body)
@@ -216,34 +220,27 @@ def expression_edits(source: Source, statement: ast.stmt, constants: Iterable[st
             yield edit
 
 
-def operand_edits(source: Source, statement: ast.stmt, words: Iterable[str]) -> Iterator[Edit]:
-    """Another operand in the place of each: a name, an element, one side of a matrix product, an argument."""
+def word_edits(
+    source: Source, statement: ast.stmt, words: Iterable[str], kind: str = "another operand"
+) -> Iterator[Edit]:
+    """Each word in the place of each operand, or as one more factor or term of it."""
+    form = {"another operand": "{1}", "missing factor": "({0}) * {1}", "missing term": "({0}) + {1}"}[kind]
     words = list(words)
     for node in (n for head in _heads(statement) for n in ast.walk(head) if isinstance(n, ast.expr)):
-        parent = slots(source).get(id(node), (None,))[0]
-        whole = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.MatMult)
-        whole |= isinstance(parent, ast.Attribute) and parent.attr == "T"
+        whole = _is_side(source, node) if kind == "another operand" else isinstance(node, ast.BinOp | ast.Call)
         if _value(source, node) and (isinstance(node, OPERANDS) or whole) and not is_stored(node):
             old = ast.unparse(node)
-            yield from (Edit(source, statement, node, w, "another operand", old) for w in words if w != old)
+            for word in words:
+                if word != old:
+                    term = old if kind == "another operand" else word
+                    yield Edit(source, statement, node, form.format(old, word), kind, term)
 
 
-def factor_edits(source: Source, statement: ast.stmt, forms: Iterable[str]) -> Iterator[Edit]:
-    """Each operand of the statement times each form."""
-    forms = list(forms)
-    for node in (n for head in _heads(statement) for n in ast.walk(head)):
-        if isinstance(node, (*OPERANDS, ast.BinOp, ast.Call)) and _value(source, node) and not is_stored(node):
-            old = ast.unparse(node)
-            yield from (Edit(source, statement, node, f"({old}) * {f}", "missing factor", f) for f in forms)
-
-
-def term_edits(source: Source, statement: ast.stmt, terms: Iterable[str]) -> Iterator[Edit]:
-    """Each operand of the statement plus each term."""
-    terms = list(terms)
-    for node in (n for head in _heads(statement) for n in ast.walk(head)):
-        if isinstance(node, (*OPERANDS, ast.BinOp, ast.Call)) and _value(source, node) and not is_stored(node):
-            old = ast.unparse(node)
-            yield from (Edit(source, statement, node, f"({old}) + {t}", "missing term", t) for t in terms)
+def _is_side(source: Source, node: ast.expr) -> bool:
+    """One side of a matrix product, or what is transposed."""
+    parent = slots(source).get(id(node), (None,))[0]
+    product = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.MatMult)
+    return product or (isinstance(parent, ast.Attribute) and parent.attr == "T")
 
 
 def call_edits(source: Source, statement: ast.stmt, functions: Iterable[str], wrap: bool = False) -> Iterator[Edit]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from rnnlab.case import Case, derivative
 from rnnlab.diagnosis.bench import MOST_RUNS, Repair
-from rnnlab.diagnosis.edits import Edit, call_edits, expression_edits, factor_edits, operand_edits, term_edits
+from rnnlab.diagnosis.edits import Edit, call_edits, expression_edits, word_edits
 from rnnlab.diagnosis.goal import SAME
 from rnnlab.diagnosis.probe import PROBE, Probe, instrumented, look
 from rnnlab.diagnosis.search import Search
@@ -32,11 +32,13 @@ def missing_repair(search: Search) -> Repair | None:
     terms = (
         edit
         for source, statement, words in rows
-        for edit in term_edits(
-            source, statement, [f"{a} @ {b}" for a in words for b in words if b.startswith("self.")] + words
-        )
+        for edit in word_edits(source, statement, [*_products(words), *words], "missing term")
     )
     return search.tried(calls) or search.tried(terms)
+
+
+def _products(words: Sequence[str]) -> list[str]:
+    return [f"{a} @ {b}" for a in words for b in words if b.startswith("self.")]
 
 
 def forward_repair(
@@ -77,8 +79,8 @@ def forward_repair(
                 case.record()
             for space in probe.spaces[id(place.node)][:1]:
                 words = plain_words(vocabulary(source, [space]))
-                yield from operand_edits(source, statement, words)
-                yield from factor_edits(source, statement, words if factors else ())
+                yield from word_edits(source, statement, words)
+                yield from word_edits(source, statement, words if factors else (), "missing factor")
         yield from (e for e in small if e.kind in ("operator", "sign"))
 
     for edit in itertools.islice(edits(), MOST_RUNS):

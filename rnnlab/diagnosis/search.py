@@ -10,20 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from rnnlab.case import as_array
 from rnnlab.diagnosis.bench import Bench, Repair, is_unpacking
-from rnnlab.diagnosis.edits import (
-    Edit,
-    copies,
-    expression_edits,
-    factor_edits,
-    operand_edits,
-    slots,
-    statement_edits,
-    updates,
-)
+from rnnlab.diagnosis.edits import Edit, copies, expression_edits, slots, statement_edits, updates, word_edits
 from rnnlab.diagnosis.locate import Target, directions, pushed_down, recorded, suspects, targets
 from rnnlab.diagnosis.probe import Place, look, places
-from rnnlab.diagnosis.source import Source
+from rnnlab.diagnosis.source import MOST_CALLS, Source, limited
 from rnnlab.diagnosis.terms import FORMS, bracketed, formed, readings, scaled
 from rnnlab.diagnosis.vocabulary import Values, counts, plain_words, vocabulary, whole_words
 
@@ -50,23 +42,29 @@ class Search(Bench):
         every = [(s, statement) for s in self.functions for statement in s.statements]
         return [pair for pair in every if heads is None or isinstance(pair[1], HEADS) == heads]
 
+    def edits(self, source: Source, statement: ast.stmt) -> list[Edit]:
+        """The small changes of a statement's expressions, found once."""
+        if id(statement) not in source.edits:
+            source.edits[id(statement)] = list(expression_edits(source, statement, self.constants))
+        return source.edits[id(statement)]
+
     def _raising(self) -> Iterator[Edit]:
         """The backward pass does not come to its end: an array that must not be changed, a name, a shape."""
         yield from (e for pair in self.pairs() for e in statement_edits(*pair) if e.kind == "in place")
         yield from (e for source in self.functions for e in copies(source))
         names = [f"self.{name}" for name in self.case.inputs if name.isidentifier()]
         for pair in self.pairs():
-            yield from (*expression_edits(*pair), *operand_edits(*pair, names))
+            yield from (*self.edits(*pair), *word_edits(*pair, names))
 
     def _whole_lines(self) -> Iterator[Edit]:
         """= for +=, a line too many, a loop that ends early, an update that is missing."""
         for heads in (False, True):
             yield from (e for pair in self.pairs(heads) for e in statement_edits(*pair))
             if heads:
-                yield from (e for pair in self.pairs(True) for e in expression_edits(*pair, self.constants))
+                yield from (e for pair in self.pairs(True) for e in self.edits(*pair))
             else:
                 returns = [pair for pair in self.pairs(False) if isinstance(pair[1], ast.Return)]
-                yield from (e for pair in returns for e in expression_edits(*pair) if e.kind == "exchanged")
+                yield from (e for pair in returns for e in self.edits(*pair) if e.kind == "exchanged")
         for source, loop in self.pairs(True):
             if isinstance(loop, ast.For):
                 space = self.names(look(source, loop.body[-1], before=False))
@@ -90,6 +88,8 @@ class Search(Bench):
         self.runs = 0
         yield from (edit for aim in aims for edit in self._fitting(aim))
         yield from (edit for aim in aims for edit in self._other_words(aim, ("{}",)))
+        lines = {id(aim.place.statement): aim.place for aim in aims}
+        yield from (edit for p in lines.values() for edit in self.edits(p.source, p.statement))
         yield from self._read([aim for aim in aims if aim.sure])
         yield from self._read([aim for aim in aims if not aim.sure])
         yield from (edit for aim in aims for edit in self._other_words(aim, FORMS[:4]))
@@ -98,10 +98,10 @@ class Search(Bench):
         """The edits of an expression after which its value fits, computed from the names that it had there."""
         source, statement, node = aim.place.source, aim.place.statement, aim.place.node
         if aim.place.after:
-            yield from expression_edits(source, statement, self.constants)
+            yield from self.edits(source, statement)
             return
         inside = {id(n) for n in ast.walk(node)}
-        for edit in expression_edits(source, statement, self.constants):
+        for edit in self.edits(source, statement):
             if id(edit.node) in inside:
                 with edit.made():
                     code = self._code(aim)
@@ -119,7 +119,8 @@ class Search(Bench):
         try:
             spaces = zip(aim.spaces, words or [{}] * len(aim.spaces), strict=True)
             names = aim.place.source.function.__globals__
-            return aim.fits([eval(code, {**names, **space, **more}) for space, more in spaces])
+            with limited(MOST_CALLS // 100):
+                return aim.fits([as_array(eval(code, {**names, **space, **more})) for space, more in spaces])
         except Exception:  # an edit may raise anything
             return False
 
@@ -129,8 +130,8 @@ class Search(Bench):
             return
         source, statement, inside = aim.place.source, aim.place.statement, {id(n) for n in ast.walk(aim.place.node)}
         words = plain_words(vocabulary(source, aim.spaces))
-        edits = operand_edits if len(forms) == 1 else factor_edits
-        for hole in edits(source, statement, [UNKNOWN]):
+        kind = "another operand" if len(forms) == 1 else "missing factor"
+        for hole in word_edits(source, statement, [UNKNOWN], kind):
             if id(hole.node) not in inside:
                 continue
             with hole.made():
@@ -144,22 +145,32 @@ class Search(Bench):
     def _reworded(self, place: Place, words: Values) -> Iterator[Edit]:
         """Other operands and one more factor, from all that has a name there."""
         texts = list(plain_words(words))
-        yield from operand_edits(place.source, place.statement, texts)
-        yield from factor_edits(place.source, place.statement, [f.format(w) for f in FORMS[:4] for w in texts])
+        yield from word_edits(place.source, place.statement, texts)
+        forms = [f.format(w) for f in FORMS[:4] for w in texts]
+        yield from word_edits(place.source, place.statement, forms, "missing factor")
 
     def _unsolved(self) -> Iterator[Edit]:
         """The lines that reach what is wrong, where the numbers do not say what they should have been."""
         self.runs = 0
+        yield from self._positions()
         nearest = sorted(self.reached, key=lambda p: (not p.all, is_unpacking(p.statement), p.disturbs, _is_buffer(p)))
         lines = {id(p.statement): p for p in reversed(nearest)}
         lines = dict(reversed(lines.items()))
-        yield from (e for p in lines.values() for e in expression_edits(p.source, p.statement, self.constants))
+        yield from (e for p in lines.values() for e in self.edits(p.source, p.statement))
         rest = [pair for pair in self.pairs(False) if id(pair[1]) not in lines]
-        yield from (edit for pair in rest for edit in expression_edits(*pair, self.constants))
+        yield from (edit for pair in rest for edit in self.edits(*pair))
         if self.located is None:
             for p in lines.values():
                 spaces = recorded(self.run, [p], True).spaces[id(p.node)]
                 yield from self._reworded(p, vocabulary(p.source, spaces)) if spaces else ()
+
+    def _positions(self) -> Iterator[Edit]:
+        """Other whole numbers as an index: another class, another token."""
+        for source, statement in self.pairs(False):
+            indices = [n.slice for n in ast.walk(statement) if isinstance(n, ast.Subscript)]
+            inside = {id(n) for index in indices for n in ast.walk(index)}
+            words = whole_words(source, self.names(look(source, statement))) if inside else []
+            yield from (e for e in word_edits(source, statement, words) if id(e.node) in inside)
 
     def _read(self, aims: Sequence[Target]) -> Iterator[Edit]:
         """The edits that the numbers suggest: of an expression that is wrong, or of one of its parts.
@@ -215,7 +226,7 @@ class Search(Bench):
 
     def in_double(self, place: Place) -> str | None:
         """The statement of this place without what makes it single."""
-        for edit in expression_edits(place.source, place.statement):
+        for edit in self.edits(place.source, place.statement):
             claims = self.run([(edit.source, edit.compiled())])
             if claims is not None and np.abs(claims - self.goal.exact).max() < DOUBLE:
                 return edit.mended()

@@ -38,6 +38,7 @@ class Source:
     within: Sequence[int] = ()
     statements: list[ast.stmt] = field(default_factory=list)
     places: dict[int, tuple[ast.AST, str, int | None]] = field(default_factory=dict)  # a memory of `edits.slots`
+    edits: dict[int, list[Any]] = field(default_factory=dict)  # and of `Search.edits`
 
     def __post_init__(self) -> None:
         self.changed()
@@ -45,6 +46,7 @@ class Source:
     def changed(self) -> None:
         """What is remembered of the tree belongs to the tree as it is now."""
         self.places.clear()
+        self.edits.clear()
         meant = [n for n in ast.walk(self.tree) if getattr(n, "lineno", 0) in self.within] or [self.tree]
         inside = {id(n): n for root in meant for n in ast.walk(root)}.values()
         every = [s for s in inside if isinstance(s, ast.stmt) and s is not self.tree]
@@ -77,6 +79,7 @@ class Source:
 
 
 LIMIT = "__rnnlab_limit__"
+MOST_CALLS = 100_000  # in one run of edited code; in one expression of it a hundredth
 MOST_PASSES = 2_000  # of `while` loops in one run of edited code, which may have lost what ends them
 
 
@@ -121,6 +124,17 @@ def learners(codes: set[CodeType]) -> set[CodeType]:
     return {c for c in codes if not c.co_filename.startswith(NOT_THE_LEARNERS) and _readable(c)}
 
 
+@contextlib.contextmanager
+def _watched(note: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
+    """Each call within is noted."""
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(before if callable(before) else None)
+
+
 def executed(run: Callable[[], Any]) -> tuple[Any, set[CodeType]]:
     """What `run()` returns or raises, and the learner's codes that it ran."""
     codes: set[CodeType] = set()
@@ -129,15 +143,23 @@ def executed(run: Callable[[], Any]) -> tuple[Any, set[CodeType]]:
         if event == "call":
             codes.add(frame.f_code)
 
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        result = run()
-    except Exception as error:  # a learner's code may raise anything
-        result = error
-    finally:
-        sys.setprofile(before if callable(before) else None)
+    with _watched(note):
+        try:
+            result = run()
+        except Exception as error:  # a learner's code may raise anything
+            result = error
     return result, learners(codes)
+
+
+def limited(most: int = MOST_CALLS) -> contextlib.AbstractContextManager[None]:
+    """RuntimeError in code that makes too many calls: an edit may iterate over what has no end."""
+    calls = iter(range(most))
+
+    def note(*_: Any) -> None:
+        if next(calls, None) is None:
+            raise RuntimeError("too many calls")
+
+    return _watched(note)
 
 
 def _readable(code: CodeType) -> bool:

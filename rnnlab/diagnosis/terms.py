@@ -125,14 +125,19 @@ class _Table:
                 for text, stack in ((bracketed(name), np.stack(v)), (f"{bracketed(name)}.T", np.stack(v).mT)):
                     sides.setdefault(stack.tobytes() + str(stack.shape).encode(), (text, stack))
         pairs = [
-            (f"{a} @ {b}", (left @ right).ravel()[self.mask])
+            (f"{a} @ {b}", left, right)
             for (a, left), (b, right) in product(sides.values(), repeat=2)
             if (left.shape[1], right.shape[2]) == self.shape and left.shape[2] == right.shape[1]
         ]
+        few = _some(goal)  # numbers by which the products are looked up
+        t, row, column = np.unravel_index(np.flatnonzero(self.mask)[few], (self.count, *self.shape))
+        table = np.array([(left[t, row] * right[t, :, column]).sum(axis=1) for _, left, right in pairs])
         with np.errstate(all="ignore"):
             wanted = np.concatenate([goal[None], goal / self.rows])
-        for n, k in _equal(np.array([row for _, row in pairs]), wanted) if pairs else ():
-            yield pairs[n][0] if k == 0 else f"({pairs[n][0]}) * {bracketed(self.names[k - 1])}"
+        for n, k in _equal(table, wanted[:, few]) if pairs else ():
+            text, left, right = pairs[n]
+            if np.abs((left @ right).ravel()[self.mask] - wanted[k]).max() <= CLOSE * np.abs(wanted[k]).max():
+                yield text if k == 0 else f"({text}) * {bracketed(self.names[k - 1])}"
 
     def reductions(self, goal: Array) -> Iterator[str]:
         """A sum or mean of a recorded value over some of its axes."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.diagnosis.source import Source
+from rnnlab.case import as_array
+from rnnlab.diagnosis.source import MOST_CALLS, Source, limited
 from rnnlab.ops import Array
 
 Values = dict[str, list[Array]]  # by the text of an expression, one array for each occurrence
@@ -38,8 +39,9 @@ def vocabulary(source: Source, spaces: Sequence[Mapping[str, Any]]) -> Values:
     for text in sorted(texts, key=lambda t: (not t.isidentifier(), "(" in t)):
         code = compile(text, "", "eval")
         try:
-            values = [np.asarray(eval(code, space)) for space in every]
-        except Exception:  # not defined there, or no such index
+            with limited(MOST_CALLS // 100):
+                values = [as_array(eval(code, space)) for space in every]
+        except Exception:  # not defined there, no such index, or no numbers
             continue
         shape = next((v.shape for v in values if v.dtype.kind == "f"), ())
         if shape:  # a sum begins at the whole number 0
@@ -95,10 +97,10 @@ def whole_words(source: Source, space: Mapping[str, Any]) -> list[str]:
     found, names = [], {**source.function.__globals__, **space}
     for text in sorted(texts):
         try:
-            value = np.asarray(eval(text, names))
-        except Exception:  # not defined there
+            value = as_array(eval(text, names))
+        except Exception:  # not defined there, or no numbers
             continue
-        if value.dtype.kind == "i" and value.ndim <= 1:
+        if value.dtype.kind == "i" and value.ndim <= 2:
             found.append(text)
     return found
 

@@ -12,6 +12,7 @@ SAID = {
     "sign": "The sign is wrong.",
     "+= for =": "The value is overwritten each time: it has to be added to what is there, with += in place of =.",
     "= for +=": "The value is added to what is there already: it has to replace it, with = in place of +=.",
+    "repeated index": "Where a number stands in {term} twice, += adds only one of the two: np.add.at adds each.",
     "in place": "The line changes an array in place that is used elsewhere too: make a new array.",
     "argument": "The function changes its argument {term} in place, and the caller's array with it: copy it first.",
     "branch": "The branch is not always taken: its lines have to run every time.",

@@ -271,12 +271,13 @@ def cases(which: str) -> list[Case]:
         look_cells,
         look_loss,
         look_packed,
+        look_sizes,
         look_styles,
         look_units,
     )
 
     sets = {
-        "look": (look_packed, look_loss, look_cells, look_units, look_styles),
+        "look": (look_packed, look_loss, look_cells, look_units, look_styles, look_sizes),
         "held": (held_arrays, held_loss, held_nets, held_cells, held_units),
     }
     chosen = sets[which] if which in sets else sets["look"] + sets["held"]
