@@ -8,12 +8,11 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import combinations, permutations, product
+from itertools import combinations, product
 from typing import Any
 
-from rnnlab.diagnosis.rules import OPERANDS, OPERATORS, ORDER, indices, is_stored, rules
+from rnnlab.diagnosis.rules import OPERANDS, ORDER, indices, is_stored, rules
 from rnnlab.diagnosis.source import Source, one_line
-from rnnlab.ops import Array
 
 Slots = dict[int, tuple[ast.AST, str, int | None]]
 
@@ -63,8 +62,7 @@ class Edit:
         if isinstance(self.node, ast.stmt):
             new: Any = ast.parse(self.text).body or [ast.Pass()]
         else:  # an index may hold a slice, which alone is no expression
-            parsed: Any = ast.parse(f"x[{self.text}]" if self._in_index() else self.text, mode="eval").body
-            new = parsed.slice if self._in_index() else parsed
+            new = expression(self.text, self._in_index())
         for tree in new if isinstance(new, list) else [new]:
             for node in ast.walk(tree):
                 if "lineno" in node._attributes:
@@ -121,72 +119,6 @@ def slots(source: Source) -> Slots:
     return found
 
 
-# ---- whole statements -------------------------------------------------------------------------
-
-
-def statement_edits(source: Source, statement: ast.stmt) -> Iterator[Edit]:
-    """= for += and back, another sign, a fresh array in place of a changed one, the statement left out."""
-    simple = isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr)
-    found: list[tuple[str, str, str]] = []
-    if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name | ast.Subscript):
-        target, value = ast.unparse(statement.targets[0]), ast.unparse(statement.value)
-        found.append(("+= for =", f"{target} += {value}", ""))
-    if isinstance(statement, ast.AugAssign):
-        target, value = ast.unparse(statement.target), ast.unparse(statement.value)
-        sign = OPERATORS.get(type(statement.op), "+")
-        found += [("= for +=", f"{target} = {value}", ""), ("in place", f"{target} = {target} {sign} ({value})", "")]
-        if isinstance(statement.target, ast.Subscript) and sign == "+":
-            array, index = ast.unparse(statement.target.value), ast.unparse(statement.target.slice)
-            found.append(("repeated index", f"np.add.at({array}, ({index}), {value})", index))
-        found += [("sign", f"{target} {other}= {value}", "") for other in "+-" if other != sign and sign in "+-"]
-    body = [s for part in ("body", "orelse") for s in getattr(statement, part, [])]
-    plain = all(isinstance(s, ast.Assign | ast.AugAssign | ast.Expr) for s in body)
-    if simple or (isinstance(statement, ast.For | ast.If) and plain and not getattr(statement, "orelse", None)):
-        found.append(("line to remove", "", ast.unparse(statement)))
-    if isinstance(statement, ast.If):
-        found.append(("branch", "\n".join(map(ast.unparse, statement.body)), ""))
-    yield from (Edit(source, statement, statement, text, kind, term) for kind, text, term in found)
-
-
-def copies(source: Source) -> Iterator[Edit]:
-    """A copy of an argument at the beginning, for a function that changes it."""
-    first = source.tree.body[0]
-    for argument in source.tree.args.args:
-        if argument.arg != "self":
-            lines = f"{argument.arg} = {argument.arg}.copy()\n{ast.unparse(first)}"
-            yield Edit(source, first, first, lines, "argument", argument.arg)
-
-
-def updates(source: Source, loop: ast.For, words: Mapping[str, Array]) -> Iterator[Edit]:
-    """An update that is missing at the end of a loop: `carried = new`, first of names that the loop only reads.
-
-    `words` are the arrays that have a name there; only what has the shape of the old value can take its place.
-    """
-    names = [n for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Name)]
-    stored, read = ({n.id for n in names if isinstance(n.ctx, kind)} for kind in (ast.Store, ast.Load))
-    carried = sorted((n for n in words if n in read), key=lambda n: (n in stored, n))
-    new = sorted(words, key=lambda w: (w in read, w not in stored, len(w), w))
-    pairs = [(a, b) for a in carried for b in new if a != b and words[a].shape == words[b].shape]
-    pairs = [(a, b) for a, b in pairs if a not in stored or b in stored]
-    loose = [(a, b) for a, b in pairs if a not in stored and b in stored - read]
-    both = [(f"{a}, {c}", f"{b}, {d}") for (a, b), (c, d) in permutations(loose, 2) if a < c and b != d]
-    for a, b in (*both[:20], *pairs):
-        line, end = f"{a} = {b}", len(loop.body) - 1
-        root = b.partition("[")[0]
-        makers = [n for n, s in enumerate(loop.body) if {b, root} & {ast.unparse(t) for t in _stores(s)}]
-        reads = [n for n, s in enumerate(loop.body) for x in ast.walk(s) if isinstance(x, ast.Name) and x.id == a]
-        at = loop.body[makers[-1] if makers and makers[-1] >= max(reads, default=0) else end]
-        yield Edit(source, at, at, f"{ast.unparse(at)}\n{line}", "missing update", line)
-
-
-def _stores(statement: ast.stmt) -> list[ast.expr]:
-    targets = getattr(statement, "targets", ())
-    return [e for t in targets for e in (t.elts if isinstance(t, ast.Tuple) else [t])]
-
-
-# ---- expressions ------------------------------------------------------------------------------
-
-
 def expression_edits(source: Source, statement: ast.stmt, constants: Iterable[str] = ()) -> Iterator[Edit]:
     """Every change of one node by the rules below, the smallest first, and two names exchanged."""
     heads = _heads(statement)
@@ -207,6 +139,11 @@ def expression_edits(source: Source, statement: ast.stmt, constants: Iterable[st
         for a, b in pairs if len(texts) <= 16 and id(head) in slots(source) else ():
             new = _Exchanged({a: b, b: a}).visit(copy.deepcopy(head))
             found.append((f"exchanged|{a} and {b}", head, ast.unparse(new)))
+        slices = [n for n in ast.walk(head) if isinstance(n, ast.Slice)] if id(head) in slots(source) else []
+        for first, second in combinations(slices, 2):
+            for (_, a), (_, b) in product(indices(first, steps), indices(second, steps)):
+                both = _Exchanged({ast.unparse(first): a, ast.unparse(second): b})
+                found.append(("index", head, ast.unparse(both.visit(copy.deepcopy(head)))))
     seen: set[str] = {one_line(statement)}
     for kind, node, text in found:
         kind, _, term = kind.partition("|")
@@ -259,9 +196,18 @@ def call_edits(source: Source, statement: ast.stmt, functions: Iterable[str], wr
                 yield from (Edit(source, statement, node, t, "another operand", ast.unparse(node)) for t in texts)
 
 
+def expression(text: str, in_index: bool = False) -> ast.expr:
+    """The tree of an expression; what stands in an index may be a slice, which alone is none."""
+    if not in_index and ":" not in text:
+        return ast.parse(text, mode="eval").body
+    whole = ast.parse(f"x[{text}]", mode="eval").body
+    assert isinstance(whole, ast.Subscript)
+    return whole.slice
+
+
 class _Exchanged(ast.NodeTransformer):
     def __init__(self, other: Mapping[str, str]) -> None:
-        self.other = {old: ast.parse(new, mode="eval").body for old, new in other.items()}
+        self.other = {old: expression(new) for old, new in other.items()}
 
     def visit(self, node: ast.AST) -> Any:
         return self.other.get(ast.unparse(node)) or self.generic_visit(node)

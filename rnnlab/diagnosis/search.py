@@ -12,10 +12,11 @@ import numpy as np
 
 from rnnlab.case import as_array
 from rnnlab.diagnosis.bench import Bench, Repair, is_unpacking
-from rnnlab.diagnosis.edits import Edit, copies, expression_edits, slots, statement_edits, updates, word_edits
+from rnnlab.diagnosis.edits import Edit, expression_edits, slots, word_edits
 from rnnlab.diagnosis.locate import Target, directions, pushed_down, recorded, suspects, targets
 from rnnlab.diagnosis.probe import Place, look, places
 from rnnlab.diagnosis.source import MOST_CALLS, Source, limited
+from rnnlab.diagnosis.statements import copies, statement_edits, updates
 from rnnlab.diagnosis.terms import FORMS, bracketed, formed, readings, scaled
 from rnnlab.diagnosis.vocabulary import Values, counts, plain_words, vocabulary, whole_words
 
@@ -71,6 +72,7 @@ class Search(Bench):
                 every = vocabulary(source, [space])
                 plain = plain_words(every)
                 words = {w: v[0] for w, v in every.items() if w.isidentifier() or w in plain}
+                words |= {w: np.zeros(()) for w, v in space.items() if type(v) in (int, float) and v == 0}
                 yield from updates(source, loop, words)
 
     def names(self, place: Place) -> dict[str, Any]:

@@ -42,6 +42,9 @@ def readings(
             yield f"{text} {sign} {form if sign == '+' else bracketed(form)}", "missing term", form
     for form in (*table.matrix_products(goal), *table.pieces(goal)):
         yield form, "another operand", form
+    if mask.all() and len(shape) == 2 and all(c.shape == shape for c in claimed):
+        for whole_row, form in table.means(text, np.stack(claimed), goal):
+            yield f"{whole_row} - ({form})", "missing term", f"-({form})"
 
 
 def scaled(text: str, goal: Array, have: Array, whole: Mapping[str, int]) -> Iterator[tuple[str, str, str]]:
@@ -138,6 +141,28 @@ class _Table:
             text, left, right = pairs[n]
             if np.abs((left @ right).ravel()[self.mask] - wanted[k]).max() <= CLOSE * np.abs(wanted[k]).max():
                 yield text if k == 0 else f"({text}) * {bracketed(self.names[k - 1])}"
+
+    def means(self, text: str, have: Array, goal: Array) -> Iterator[tuple[str, str]]:
+        """(x, one or two terms v * mean(w * x) over a row) whose difference is the goal: the path through a norm.
+
+        x is what is claimed, or that times a number for each row. With sums it is the path through a softmax.
+        """
+        words = {"": np.ones_like(have)} | {self.names[n]: self.rows[n].reshape(have.shape) for n in self.plain}
+        few = _some(goal)
+        for factor, scale in words.items():
+            if np.ptp(scale, axis=-1).max() > 0:
+                continue
+            x, value = (f"{bracketed(text)} * {factor}" if factor else text), have * scale
+            found: dict[str, Array] = {}
+            for (v, outside), (w, inside), name in product(words.items(), words.items(), ("mean", "sum")):
+                term = f"({f'{bracketed(x)} * {w}' if w else x}).{name}(axis=-1, keepdims=True)"
+                row = outside * getattr(value * inside, name)(axis=-1, keepdims=True)
+                found[f"{v} * {term}" if v else term] = row.ravel()
+            names, rows, lack = list(found), np.array(list(found.values())), value.ravel() - goal
+            yield from ((x, names[n]) for n, _ in _equal(rows, lack[None]))
+            for n, m in _equal(rows[:, few], lack[few] - rows[:, few], np.abs(lack).max()):
+                if n < m and np.abs(rows[n] + rows[m] - lack).max() <= CLOSE * np.abs(lack).max():
+                    yield x, f"{names[n]} + {names[m]}"
 
     def reductions(self, goal: Array) -> Iterator[str]:
         """A sum or mean of a recorded value over some of its axes."""

@@ -40,7 +40,10 @@ def sentence(edit: Edit) -> str:
     if kind == "left out":
         return _left_out(old, ast.unparse(ast.parse(new)))
     if kind in SAID:
-        return SAID[kind].format(term=term)
+        row = " That is the path through the mean or the norm of a row." * (
+            kind == "missing term" and "axis=-1" in term
+        )
+        return SAID[kind].format(term=term) + row
     new = ast.unparse(ast.parse(new))
     if kind == "operator" and isinstance(old, ast.BinOp):
         return f"The operation in `{term}` is another one."

@@ -1,0 +1,86 @@
+"""Edits of whole lines: = for +=, a line too many or missing, an update that is missing at the end of a loop."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from itertools import permutations
+
+from rnnlab.diagnosis.edits import Edit
+from rnnlab.diagnosis.rules import OPERATORS
+from rnnlab.diagnosis.source import Source
+from rnnlab.ops import Array
+
+
+def statement_edits(source: Source, statement: ast.stmt) -> Iterator[Edit]:
+    """= for += and back, another sign, a fresh array in place of a changed one, the statement left out."""
+    simple = isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr)
+    found: list[tuple[str, str, str]] = []
+    if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name | ast.Subscript):
+        target, value = ast.unparse(statement.targets[0]), ast.unparse(statement.value)
+        found += [("+= for =", f"{target} {text}", "") for text in (f"+= {value}", f"= {target} + {value}")]
+    if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Tuple):
+        values = [ast.unparse(v) for v in statement.value.elts]
+        names, left = [ast.unparse(t) for t in _stores(statement)], ast.unparse(statement.targets[0])
+        for n, (name, value) in enumerate(zip(names, values, strict=False)):
+            row = [*values[:n], f"{name} + {value}", *values[n + 1 :]]
+            found.append(("+= for =", f"{left} = {', '.join(row)}", ""))
+    if isinstance(statement, ast.AugAssign):
+        target, value = ast.unparse(statement.target), ast.unparse(statement.value)
+        sign = OPERATORS.get(type(statement.op), "+")
+        found += [("= for +=", f"{target} = {value}", ""), ("in place", f"{target} = {target} {sign} ({value})", "")]
+        if isinstance(statement.target, ast.Subscript) and sign == "+":
+            array, index = ast.unparse(statement.target.value), ast.unparse(statement.target.slice)
+            found.append(("repeated index", f"np.add.at({array}, ({index}), {value})", index))
+        found += [("sign", f"{target} {other}= {value}", "") for other in "+-" if other != sign and sign in "+-"]
+    body = [s for part in ("body", "orelse") for s in getattr(statement, part, [])]
+    plain = all(isinstance(s, ast.Assign | ast.AugAssign | ast.Expr) for s in body)
+    if simple or (isinstance(statement, ast.For | ast.If) and plain and not getattr(statement, "orelse", None)):
+        found.append(("line to remove", "", ast.unparse(statement)))
+    if isinstance(statement, ast.For):
+        within = {n.id for n in ast.walk(statement.target) if isinstance(n, ast.Name)}
+        sums = [s for s in body if isinstance(s, ast.AugAssign) and isinstance(s.op, ast.Add)]
+        for total in sums:  # that stand still while the loop runs
+            if not within & {n.id for n in ast.walk(total.target) if isinstance(n, ast.Name)}:
+                line = f"{ast.unparse(total.target)} = 0"
+                found.append(("missing line", f"{line}\n{ast.unparse(statement)}", line))
+    if isinstance(statement, ast.If):
+        found.append(("branch", "\n".join(map(ast.unparse, statement.body)), ""))
+    yield from (Edit(source, statement, statement, text, kind, term) for kind, text, term in found)
+
+
+def copies(source: Source) -> Iterator[Edit]:
+    """A copy of an argument at the beginning, for a function that changes it."""
+    first = source.tree.body[0]
+    for argument in source.tree.args.args:
+        if argument.arg != "self":
+            lines = f"{argument.arg} = {argument.arg}.copy()\n{ast.unparse(first)}"
+            yield Edit(source, first, first, lines, "argument", argument.arg)
+
+
+def updates(source: Source, loop: ast.For, words: Mapping[str, Array]) -> Iterator[Edit]:
+    """An update that is missing at the end of a loop: `carried = new`, first of names that the loop only reads.
+
+    `words` are the arrays that have a name there; only what has the shape of the old value can take its place, or
+    anything where the old value is still the number 0.
+    """
+    names = [n for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Name)]
+    stored, read = ({n.id for n in names if isinstance(n.ctx, kind)} for kind in (ast.Store, ast.Load))
+    carried = sorted((n for n in words if n in read), key=lambda n: (n in stored, n))
+    new = sorted(words, key=lambda w: (w in read, w not in stored, len(w), w))
+    pairs = [(a, b) for a in carried for b in new if a != b and words[a].shape in ((), words[b].shape)]
+    pairs = [(a, b) for a, b in pairs if a not in stored or b in stored]
+    loose = [(a, b) for a, b in pairs if a not in stored and b in stored - read]
+    both = [(f"{a}, {c}", f"{b}, {d}") for (a, b), (c, d) in permutations(loose, 2) if a < c and b != d]
+    for a, b in (*both[:20], *pairs):
+        line, end = f"{a} = {b}", len(loop.body) - 1
+        root = b.partition("[")[0]
+        makers = [n for n, s in enumerate(loop.body) if {b, root} & {ast.unparse(t) for t in _stores(s)}]
+        reads = [n for n, s in enumerate(loop.body) for x in ast.walk(s) if isinstance(x, ast.Name) and x.id == a]
+        at = loop.body[makers[-1] if makers and makers[-1] >= max(reads, default=0) else end]
+        yield Edit(source, at, at, f"{ast.unparse(at)}\n{line}", "missing update", line)
+
+
+def _stores(statement: ast.stmt) -> list[ast.expr]:
+    targets = getattr(statement, "targets", ())
+    return [e for t in targets for e in (t.elts if isinstance(t, ast.Tuple) else [t])]
