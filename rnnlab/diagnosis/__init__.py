@@ -25,8 +25,9 @@ from rnnlab.diagnosis.compare import compare_cells
 from rnnlab.diagnosis.examine import examined
 from rnnlab.diagnosis.paths import step_findings
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
-from rnnlab.functions import arrays, loss_case, pair_case, smaller
+from rnnlab.functions import loss_case, pair_case
 from rnnlab.model import SequenceModel
+from rnnlab.nested import arrays, smaller
 from rnnlab.validate import describe, generator, positive_int
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]

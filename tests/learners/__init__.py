@@ -54,7 +54,7 @@ class Base:
     call: Callable[[Any, Callable[..., Any]], tuple[Any, ...]]
     source: str
     edits: str
-    weights: tuple[str, ...] = ()  # of one loss function: the globals whose gradients it returns, in this order
+    weights: tuple[str, ...] = ()  # of one loss function: what its gradients are of, globals or arguments, in order
 
     def cases(self) -> Iterator[Case]:
         yield Case(self.name, self, "right", self.source, ())
@@ -166,9 +166,10 @@ def claimed(case: Case) -> tuple[Callable[[], float], list[Entry]]:
         *outputs, cache = forward(*arguments)
         d = [rng.standard_normal(output.shape) for output in outputs]
         grads = backward(*(each.copy() for each in d), cache)
-        names = list(inspect.signature(forward).parameters)
+        named = dict(zip(inspect.signature(forward).parameters, arguments, strict=True))
+        named = {name: a for name, a in named.items() if not isinstance(a, np.ndarray) or a.dtype.kind == "f"}
         entries = []
-        for n, (name, argument) in enumerate(zip(names, arguments, strict=True)):
+        for n, (name, argument) in enumerate(named.items()):
             if isinstance(argument, dict):
                 of = grads if isinstance(grads, dict) else grads[n]
                 entries += [(key, array, of["d" + key]) for key, array in argument.items()]
@@ -177,7 +178,8 @@ def claimed(case: Case) -> tuple[Callable[[], float], list[Entry]]:
         return lambda: float(sum((o * r).sum() for o, r in zip(forward(*arguments), d, strict=False))), entries
     function, *given = target
     _, *returned = function(*given)
-    arrays = {name: function.__globals__[name] for name in case.base.weights}
+    parameters = dict(zip(inspect.signature(function).parameters, given, strict=False))
+    arrays = {name: (function.__globals__ | parameters)[name] for name in case.base.weights}
     if not arrays:
         arrays = next(argument for argument in given if isinstance(argument, dict))
         returned = [returned[0]["d" + name] for name in arrays]

@@ -79,9 +79,6 @@ right: dc = dc + dh * o * (1 - tc ** 2)
 LOSS = r"""
 import numpy as np
 
-W = {}
-
-
 def lossfun(inputs, targets, hprev, Wxh, Whh, Why, bh, by):
     xs, hs, ps = {}, {}, {}
     hs[-1] = np.copy(hprev)
@@ -123,7 +120,10 @@ right: dhraw = (1 - hs[t] * hs[t]) * dh
   => dhraw = dh - hs[t] * hs[t] * dh
 """
 
-INTEGERS = np.random.default_rng(9)
+
+def tokens(classes: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(classes).integers(0, classes, shape)
+
 
 BASES = [
     Base(
@@ -132,7 +132,7 @@ BASES = [
         lambda m, r: (
             m.forward,
             m.backward,
-            (INTEGERS.integers(0, 40, (6, 10)), r(40, 12), r(12, 80), r(20, 80), r(80), r(20, 40)),
+            (tokens(40, 6, 10), r(40, 12), r(12, 80), r(20, 80), r(80), r(20, 40)),
         ),
         TOKENS,
         TOKENS_EDITS,
@@ -142,8 +142,8 @@ BASES = [
         "loss",
         lambda m, r: (
             m.lossfun,
-            [int(n) for n in INTEGERS.integers(0, 50, 12)],
-            [int(n) for n in INTEGERS.integers(0, 50, 12)],
+            tokens(50, 12).tolist(),
+            tokens(49, 12).tolist(),
             r(32, 1),
             r(32, 50),
             r(32, 32),
@@ -153,5 +153,6 @@ BASES = [
         ),
         LOSS,
         LOSS_EDITS,
+        ("Wxh", "Whh", "Why", "bh", "by"),
     ),
 ]
