@@ -11,7 +11,7 @@ from rnnlab.cells.bidirectional import Recurrent
 from rnnlab.losses import TARGETS
 from rnnlab.model import Loss, SequenceModel
 from rnnlab.readout import Dense, Embedding
-from rnnlab.saving import read, rebuilt_model
+from rnnlab.saving import OF_RUN, read, rebuilt_model
 from rnnlab.validate import describe, has_entries
 
 BUILT = (Bidirectional, Cell, Dense, Embedding, SequenceModel)  # what a file may name the classes of
@@ -49,8 +49,10 @@ def load(path: str | Path, cells: Iterable[type] = (), loss: Loss | None = None)
     if loss is not None and not callable(loss):
         raise TypeError(f"loss: expected a function (prediction, target, mask), got {describe(loss)}")
     header, arrays = read(path)
+    if "run" in header:
+        arrays = {name: array for name, array in arrays.items() if name.split(".")[0] not in OF_RUN}
     ours = [thing for thing in vars(library).values() if isinstance(thing, type) and issubclass(thing, Recurrent)]
     things = [SequenceModel, Dense, Embedding, *ours, *TARGETS, *yours, *([] if loss is None else [loss])]
-    model: SequenceModel = rebuilt_model(path, header["model"], things, arrays, SequenceModel, run="run" in header)
+    model: SequenceModel = rebuilt_model(path, header["model"], things, arrays, SequenceModel)
     model.vocabulary = header.get("vocabulary")
     return model

@@ -33,6 +33,7 @@ from rnnlab.ops import Array
 from rnnlab.validate import check_finite, describe
 
 VERSION = 1
+OF_RUN = ("optimizer", "state", "history", "best")  # how the names of the arrays begin that a trainer adds
 NOT_OUTLINED = ("self", "rng", "model", "optimizer", "callbacks")
 
 
@@ -135,12 +136,9 @@ def save_model(model: Any, path: str | Path) -> None:
 
 
 def rebuilt_model(
-    path: str | Path, made: Any, things: Iterable[Any], arrays: Mapping[str, Array], kind: type[Any], run: bool = False
+    path: str | Path, made: Any, things: Iterable[Any], arrays: Mapping[str, Array], kind: type[Any]
 ) -> Any:
-    """The model of the outline `made` with these arrays, all checked: a `kind`, made of `things`.
-
-    `run` says that the arrays are a training run's, whose further ones are left alone.
-    """
+    """The model of the outline `made` with these arrays, all checked: a `kind`, made of `things`."""
     try:
         known = {name_of(thing): thing for thing in things}
         model = rebuild(made, known, sum(array.size for array in arrays.values()))
@@ -148,7 +146,7 @@ def rebuilt_model(
             raise TypeError(f"no model: {describe(model)}")
     except Exception as error:  # whatever a hostile outline makes a constructor raise
         raise ValueError(f"{path}: expected the description of a model, got {error}") from error
-    check_arrays(path, model.params, {k: a for k, a in arrays.items() if not (run and _of_run(k))})
+    check_arrays(path, model.params, arrays)
     return model.with_params({name: arrays[name] for name in model.params})
 
 
@@ -162,10 +160,6 @@ def check_arrays(path: str | Path, wanted: Mapping[str, Array], found: Mapping[s
         if (found[name].shape, found[name].dtype) != (array.shape, array.dtype):
             raise ValueError(f"{path}: expected {name!r} to be {describe(array)}, got {describe(found[name])}")
         check_finite(f"{path}: {name!r}", found[name])
-
-
-def _of_run(name: str) -> bool:
-    return name.split(".")[0] in ("optimizer", "state", "history", "best")
 
 
 def _check_kept(layer: Any, copy: Any) -> None:

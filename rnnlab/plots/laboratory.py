@@ -62,12 +62,15 @@ def _path_norms(paths: MemoryPaths, ax: Axes | None) -> Axes:
     shown = {name: np.where(part > 1e-14 * norms["total"], part, np.nan) for name, part in norms.items()}
     once = [name for name, part in shown.items() if np.isfinite(part).sum() == 1]
     points = {_path_label(name): (t, part) for name, part in shown.items() if name not in once}
-    looks = {_path_label(name): _path_style(name) for name in shown}
+    colours = {name: style.PATH_COLOURS.get(name, style.GREY) for name in shown}
+    looks = {
+        _path_label(name): {"color": c, "linewidth": 2.5 if name == "total" else 1.5} for name, c in colours.items()
+    }
     xlabel, ylabel = "time step t (the loss is read at the right end)", "norm of the part of dL/dmemory$_t$"
     ax = curves(ax, points, styles=looks, side="left", log=True, start=0, xlabel=xlabel, ylabel=ylabel)
     for name in once:  # one point, such as a loss read once: named where it stands
         (at,) = np.flatnonzero(np.isfinite(shown[name]))
-        place, colour = (float(at), float(shown[name][at])), looks[_path_label(name)]["color"]
+        place, colour = (float(at), float(shown[name][at])), colours[name]
         ax.plot(*place, "o", color=colour, clip_on=False, zorder=3)
         look: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "color": colour, "fontsize": style.SIZE}
         ax.annotate(_path_label(name), xy=place, xytext=(-8, 8), **look)
@@ -247,7 +250,3 @@ def connectivity(
 def _path_label(name: str) -> str:
     """How a path reads in a figure."""
     return PATH_LABELS.get(name, f"back from the {name} gate")
-
-
-def _path_style(name: str) -> dict[str, Any]:
-    return {"color": style.PATH_COLOURS.get(name, style.GREY), "linewidth": 2.5 if name == "total" else 1.5}
