@@ -387,10 +387,13 @@ def test_a_scheduler_that_does_not_answer_is_an_error_with_its_address(
         Runner(scheduler=not_an_address)
 
 
-def test_more_processes_without_joblib_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "joblib", None)
-    with pytest.raises(ImportError, match=r"pip install 'rnnlab\[experiments\]'"):
-        Runner(jobs=2)([TINY])
+@pytest.mark.parametrize(("library", "options"), [("joblib", {"jobs": 2}), ("tqdm", {"progress": True})])
+def test_processes_and_a_bar_without_their_library_say_what_to_install(
+    library: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=rf"^{library} is not installed: pip install 'rnnlab\[experiments\]', or "):
+        Runner(**options)([TINY])
 
 
 # ---- tables and pictures ----------------------------------------------------------------------
