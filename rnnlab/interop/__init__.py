@@ -64,8 +64,7 @@ def to_pytorch(cell: Cell | Bidirectional | SequenceModel, layer: int = 0) -> An
     if isinstance(cell, Bidirectional):
         one, two = (to_pytorch(part, layer) for part in two_cells(cell))
         return one | {f"{name}_reverse": array for name, array in two.items()}
-    arrays = stacked(cell, PYTORCH, (RNNCell, LSTMCell, GRUCell))
-    return dict(zip(pytorch_names(layer), arrays[: 4 if cell.bias else 2], strict=False))
+    return dict(zip(pytorch_names(layer), stacked(cell, PYTORCH, (RNNCell, LSTMCell, GRUCell)), strict=False))
 
 
 def from_pytorch(weights: Any, layer: int = 0, *, activation: str = "tanh", loss: Loss | None = None) -> Any:
@@ -102,17 +101,18 @@ def from_pytorch(weights: Any, layer: int = 0, *, activation: str = "tanh", loss
 
 
 def _pytorch_cell(weights: Any, names: tuple[str, ...], layer: int, activation: str) -> Cell:
-    ih, hh, b_ih, b_hh = names
+    ih, hh, *biases = names
     check_names(weights, (ih, hh))
     if (projection := f"weight_hr_l{layer}") in weights:
         raise ValueError(f"weights: expected no projection (proj_size), got {projection!r}; train without it")
-    if bias := b_ih in weights or b_hh in weights:
+    if any(name in weights for name in biases):
         check_names(weights, names)
+    else:
+        biases = []
     R = array(weights, hh, ("K*H", None), ("H", None))
     rows = gate_rows(hh, *R.shape)
     W = array(weights, ih, rows, ("D", None))
-    b_x, b_h = (array(weights, name, rows) if bias else None for name in (b_ih, b_hh))
-    return cell_of(PYTORCH, W, R, b_x, b_h, activation)
+    return cell_of(PYTORCH, [W, R, *(array(weights, name, rows) for name in biases)], activation)
 
 
 def to_keras(cell: Cell | Bidirectional | SequenceModel) -> Any:
@@ -132,9 +132,11 @@ def to_keras(cell: Cell | Bidirectional | SequenceModel) -> Any:
     if isinstance(cell, Bidirectional):
         parts = zip(("forward", "backward"), two_cells(cell, same_size=False), strict=True)
         return {f"{which}_{name}": array for which, part in parts for name, array in to_keras(part).items()}
-    W, R, b_x, b_h = stacked(cell, KERAS, (RNNCell, LSTMCell, GRUCell, GRUResetBeforeCell))
-    bias = {"bias": np.stack((b_x, b_h)) if type(cell) is GRUCell else b_x} if cell.bias else {}
-    return {"kernel": W.T, "recurrent_kernel": R.T} | bias
+    W, R, *biases = stacked(cell, KERAS, (RNNCell, LSTMCell, GRUCell, GRUResetBeforeCell))
+    arrays = {"kernel": W.T, "recurrent_kernel": R.T}
+    if biases:
+        arrays["bias"] = np.stack(biases) if type(cell) is GRUCell else biases[0]
+    return arrays
 
 
 def from_keras(weights: Any, *, activation: str = "tanh", reset_after: bool = True, loss: Loss | None = None) -> Any:
@@ -174,15 +176,12 @@ def from_keras(weights: Any, *, activation: str = "tanh", reset_after: bool = Tr
     R = array(weights, "recurrent_kernel", ("H", None), ("K*H", None)).T
     rows = gate_rows("recurrent_kernel", *R.shape)
     W = array(weights, "kernel", ("D", None), rows).T
-    b_x = b_h = None
-    if "bias" in weights:
-        reset_after = len(R) == 3 * R.shape[1] and np.ndim(weights["bias"]) == 2
-        if reset_after:
-            b_x, b_h = array(weights, "bias", ("2", 2), rows)
-        else:
-            b_x = array(weights, "bias", rows)
-            b_h = np.zeros_like(b_x)
-    return cell_of(KERAS, W, R, b_x, b_h, activation, reset_after)
+    if "bias" not in weights:
+        return cell_of(KERAS, [W, R], activation, reset_after)
+    if len(R) == 3 * R.shape[1] and np.ndim(weights["bias"]) == 2:
+        return cell_of(KERAS, [W, R, *array(weights, "bias", ("2", 2), rows)], activation, True)
+    bias = array(weights, "bias", rows)
+    return cell_of(KERAS, [W, R, bias, np.zeros_like(bias)], activation, False)
 
 
 def to_onnx(
@@ -229,8 +228,8 @@ def to_onnx(
     if isinstance(cell, Bidirectional):
         parts = [to_onnx(part) for part in (two_cells(cell) if len(cell.cells) > 1 else cell.cells)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    W, R, b_x, b_h = stacked(cell, ONNX, (RNNCell, LSTMCell, GRUCell, GRUResetBeforeCell))
-    return {"W": W[None], "R": R[None]} | ({"B": np.concatenate((b_x, b_h))[None]} if cell.bias else {})
+    W, R, *biases = stacked(cell, ONNX, (RNNCell, LSTMCell, GRUCell, GRUResetBeforeCell))
+    return {"W": W[None], "R": R[None]} | ({"B": np.concatenate(biases)[None]} if biases else {})
 
 
 def from_onnx(
@@ -278,12 +277,12 @@ def from_onnx(
     R = array(weights, "R", many, ("K*H", None), ("H", None))
     rows, H = gate_rows("R", *R.shape[1:]), R.shape[2]
     W = array(weights, "W", many, rows, ("D", None))
-    B = array(weights, "B", many, (f"2*{rows[0]}", 2 * len(R[0]))) if "B" in weights else None
+    arrays = [W, R]  # with the directions first, as in B
+    if "B" in weights:
+        arrays += np.split(array(weights, "B", many, (f"2*{rows[0]}", 2 * len(R[0]))), 2, axis=1)
     activations = onnx_attributes(attributes, len(R[0]) // H, H, n) or [activation] * n
-    cells = []
-    for k in range(n):
-        b_x, b_h = (None, None) if B is None else np.split(B[k], 2)
-        cells.append(cell_of(ONNX, W[k], R[k], b_x, b_h, activations[k], bool(linear_before_reset)))
+    of_cells = zip(zip(*arrays, strict=True), activations, strict=True)
+    cells = [cell_of(ONNX, of_cell, name, bool(linear_before_reset)) for of_cell, name in of_cells]
     return Bidirectional(*cells) if n == 2 else Reversed(*cells) if direction == "reverse" else cells[0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,8 @@ def two_cells(layer: Bidirectional, same_size: bool = True) -> tuple[Cell, ...]:
     return cells
 
 
-def stacked(cell: Cell, order: Order, kinds: tuple[type[Cell], ...]) -> tuple[Array, ...]:
-    """W (K*H, D), R (K*H, H) and the two biases (K*H,), the gates in this order."""
+def stacked(cell: Cell, order: Order, kinds: tuple[type[Cell], ...]) -> list[Array]:
+    """W (K*H, D), R (K*H, H) and, of a cell with biases, the two (K*H,), the gates in this order."""
     if type(cell) not in kinds:  # a subclass may have equations of its own
         wanted = f"cell: expected one of {', '.join(k.__name__ for k in kinds)} or a SequenceModel of them"
         raise TypeError(f"{wanted}, got {describe(cell)}{instead(cell)}")
@@ -64,7 +64,7 @@ def stacked(cell: Cell, order: Order, kinds: tuple[type[Cell], ...]) -> tuple[Ar
         b_h[CANDIDATE] = cell.b_hn
     gates, H = order[len(cell.gate_names)], cell.hidden_size
     W, R = (p[gates].mT.reshape(len(gates) * H, -1) for p in (cell.W_x, cell.W_h))
-    return W, R, b[gates].ravel(), b_h[gates].ravel()
+    return [W, R, b[gates].ravel(), b_h[gates].ravel()] if cell.bias else [W, R]
 
 
 def instead(cell: object) -> str:
@@ -78,21 +78,11 @@ def instead(cell: object) -> str:
     return "; a class of yours may have equations of its own, so write its step there and copy cell.params"
 
 
-def cell_of(
-    order: Order,
-    W: Array,
-    R: Array,
-    b_x: Array | None,
-    b_h: Array | None,
-    activation: str,
-    reset_after: bool = True,
-) -> Cell:
-    """The cell of what `stacked` makes; without biases where they are None."""
-    (rows, H), D = R.shape, W.shape[1]
+def cell_of(order: Order, arrays: Sequence[Array], activation: str, reset_after: bool = True) -> Cell:
+    """The cell of what `stacked` makes."""
+    D, (rows, H) = arrays[0].shape[1], arrays[1].shape
     K = rows // H
-    ours = np.argsort(order[K])
-    arrays = [W, R] if b_x is None or b_h is None else [W, R, b_x, b_h]
-    dtype = float_dtype(np.result_type(*arrays))
+    ours, dtype = np.argsort(order[K]), float_dtype(np.result_type(*arrays))
     W_x, W_h, *biases = (a.reshape(K, H, -1).mT[ours].astype(dtype) for a in arrays)
     options: dict[str, Any] = {"rng": 0, "dtype": dtype, "bias": bool(biases)}
     if K == 1:
