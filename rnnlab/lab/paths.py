@@ -37,13 +37,11 @@ class MemoryPaths:
     def shares(self) -> dict[str, Array]:
         """<part_t, total_t> / <total_t, total_t>, (T+1,), by name: they add up to 1 (to 0 where the total is 0)."""
         largest = np.abs(self.total).max(axis=(1, 2), keepdims=True)
-        scaled = self.total / np.where(largest > 0, largest, 1)  # squares of small numbers are no numbers
-        whole = (scaled * scaled).sum(axis=(1, 2), keepdims=True)
-        direction = scaled / np.where(whole > 0, whole, 1)
-        return {
-            name: (part / np.where(largest > 0, largest, 1) * direction).sum(axis=(1, 2))
-            for name, part in self.parts.items()
-        }
+        scale = np.where(largest > 0, largest, 1)  # without it, squares of small numbers would be 0
+        scaled = self.total / scale
+        whole = (scaled * scaled).sum(axis=(1, 2))
+        divisor = np.where(whole > 0, whole, 1)
+        return {name: (part / scale * scaled).sum(axis=(1, 2)) / divisor for name, part in self.parts.items()}
 
 
 def memory_paths(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = None) -> MemoryPaths:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -44,14 +45,13 @@ def connectivity(
     ----------
     After Madsen 2019, doi 10.23915/distill.00016.
     """
+    initial: Any = state  # `forward` and `unroll` check it
     if isinstance(target, Cell):
-        initial = None if state is None else to_array("state", state)
         cells: tuple[Cell, ...] = (target,)
         tapes: tuple[Tape, ...] = (target.forward(_rows(target, x, lengths), initial, lengths),)
     elif isinstance(target, SequenceModel):
         target, rows = _embedded(target, x, lengths)
-        given = tuple(state) if isinstance(state, np.ndarray) else state
-        cells, tapes = one_direction(target.cells, target.unroll(rows, given, lengths))
+        cells, tapes = one_direction(target.cells, target.unroll(rows, initial, lengths))
     else:
         raise TypeError(f"target: expected a Cell or a SequenceModel, got {describe(target)}")
     (T, B), H = tapes[0].x.shape[:2], cells[-1].hidden_size
