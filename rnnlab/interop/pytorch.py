@@ -36,9 +36,9 @@ class SequenceNet(torch.nn.Module):
         stacks = [list(stack) for _, stack in groupby(model.cells, _kind)]
         if self.dropout:  # PyTorch's own leaves out the last layer
             stacks = [[cell] for cell in model.cells]
-        weights = [{k: w for n, cell in enumerate(s) for k, w in to_pytorch(cell, n).items()} for s in stacks]
         self.layers = torch.nn.ModuleList()
-        for stack, arrays in zip(stacks, weights, strict=True):
+        for stack in stacks:
+            arrays = [item for n, cell in enumerate(stack) for item in to_pytorch(cell, n).items()]
             first = stack[0].forward_cell if isinstance(stack[0], Bidirectional) else stack[0]
             options: dict[str, Any] = {"nonlinearity": first.activation} if isinstance(first, RNNCell) else {}
             module = getattr(torch.nn, type(first).__name__.removesuffix("Cell"))
@@ -51,7 +51,7 @@ class SequenceNet(torch.nn.Module):
                 dtype=dtype,
                 **options,
             )
-            layer.load_state_dict({name: _tensor(array) for name, array in arrays.items()})
+            layer.load_state_dict({name: _tensor(array) for name, array in arrays})
             for name, bias in layer.named_parameters():
                 if name.startswith("bias_hh"):
                     self._keep_one_bias(bias, first)

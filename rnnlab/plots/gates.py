@@ -67,11 +67,12 @@ def gate_heatmap(
     units = values[:, sequence].T
     if sort:
         units = units[np.argsort(-units.mean(axis=1), kind="stable")]
-    title = gate if gate == "candidate" else f"{gate} gate"
-    bar = f"{title}: {GATE_MEANINGS[gate]}" if gate in GATE_MEANINGS else title
-    limit = max(1.0, float(np.abs(units).max()))
-    look = {"cmap": "RdBu_r", "vmin": -limit} if gate == "candidate" else {"cmap": "viridis", "vmin": 0.0}
-    look["vmax"] = limit if gate == "candidate" else 1.0
+    if gate == "candidate":
+        limit = max(1.0, float(np.abs(units).max()))
+        bar, look = gate, {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    else:
+        bar, look = f"{gate} gate", {"cmap": "viridis", "vmin": 0.0, "vmax": 1.0}
+    bar += f": {GATE_MEANINGS[gate]}" if gate in GATE_MEANINGS else ""
     ylabel, number = "unit, largest mean first" if sort else "unit", np.arange(len(units))
     ax = style.axes(ax)
     style.heat_map(ax, np.arange(T), number, units, bar=bar, xlabel="time step t", ylabel=ylabel, **look)
