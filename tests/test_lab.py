@@ -653,3 +653,13 @@ def test_a_decay_may_end_before_the_tape_does() -> None:
     whole = lab.jacobian_decay(cell, cell.forward(x[:5], state), 1)
     for name, values in vars(whole).items():
         np.testing.assert_array_equal(getattr(part, name), values, name)
+
+
+def test_a_record_in_float32_is_taken_back_in_float64() -> None:
+    cell = random_cell(rl.LSTMCell).astype(np.float32)
+    x, state, _, _ = random_case(cell, 12, B=2)
+    tape = cell.forward(x.astype(np.float32), state.astype(np.float32))
+    arrays = {name: getattr(tape, name).astype(float) for name in ("x", "states", "gates", "extras")}
+    found = lab.jacobian_product(cell, tape)
+    wanted = lab.jacobian_product(cell.astype(np.float64), replace(tape, **arrays))
+    np.testing.assert_allclose(found.matrix, wanted.matrix, rtol=1e-12)

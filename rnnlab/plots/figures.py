@@ -59,7 +59,7 @@ def loss_curves(
         raise ValueError(f"smooth: expected at most the {shortest} steps of the shortest curve, got {smooth}")
     points = {}
     for label, curve in curves_of.items():
-        mean = np.convolve(curve, np.full(smooth, 1 / smooth), "valid") if smooth > 1 else curve
+        mean = np.convolve(curve, np.full(smooth, 1 / smooth), "valid")
         points[label] = np.arange(smooth, len(curve) + 1), mean
     last = max(map(len, curves_of.values()))
     levels = {label: ((1, last), np.repeat(value, 2)) for label, value in references.items()}
