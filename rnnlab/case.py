@@ -61,6 +61,7 @@ class Case:
     linear: bool = True
     remake: Callable[[np.random.Generator, bool], Case] | None = None
     steps: int = 1  # where `remake` can make it shorter
+    unclaimed: tuple[str, ...] = ()  # arrays that the functions read, and of which no gradient is returned
 
     def claims(self, scale: float = 1.0) -> Arrays:
         """The gradients that the backward pass claims, as copies."""

@@ -94,7 +94,8 @@ def loss_case(f: Callable[..., Any], arguments: Sequence[Any], rng: np.random.Ge
         return loss_case(f, first_steps(arguments) if short else arguments, rng)
 
     steps = max((len(a) for a in arguments if isinstance(a, list | tuple)), default=1)
-    return Case(_name(f), inputs, loss, lambda: None, back, linear=False, remake=remake, steps=steps)
+    rest = tuple(name for name in weights if name not in inputs)
+    return Case(_name(f), inputs, loss, lambda: None, back, linear=False, remake=remake, steps=steps, unclaimed=rest)
 
 
 # ---- names ------------------------------------------------------------------------------------

@@ -167,6 +167,10 @@ def _unexplained(search: Search, located: Target | None, wrong: list[str]) -> Fi
     if all(not np.any(search.claims.get(name, 1.0)) for name in wrong):
         what = f"All zeros: {listing(wrong)}. Is the gradient never written, or is a line lost?"
         return Finding("never written", what, *here, None, tuple(wrong))
+    shapes = {n: (np.shape(search.claims[n]), search.exact[n].shape) for n in wrong if n in search.claims}
+    if told := [f"{n} is {claimed} and has to be {own}" for n, (claimed, own) in shapes.items() if claimed != own]:
+        what = f"A gradient has the shape of its array: that of {listing(told)}. Is an axis or a product missing?"
+        return Finding("wrong shape", what, outputs=tuple(wrong))
     if located is None:
         what = f"Wrong: {listing(wrong)}. No change of a single line was found that mends this."
         return Finding("unexplained", what, outputs=tuple(wrong))
@@ -274,6 +278,8 @@ def _notes(case: Case, claims: Any, method: str) -> list[str]:
     for name in case.inputs:
         if name not in claims:
             notes.append(f"the backward pass returns no gradient of {name}: it was not checked")
+    if case.unclaimed:
+        notes.append(f"no gradient of {listing(case.unclaimed)} is returned, which the function reads: not checked")
     for name, gates in case.blocks.items():
         dead = [g for g, block in zip(gates, claims.get(name, ()), strict=False) if not np.any(block)]
         if name == "b" and dead:

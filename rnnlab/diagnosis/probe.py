@@ -122,8 +122,8 @@ def _elements(node: ast.expr) -> Iterator[ast.expr]:
 def _stored(statement: ast.stmt) -> Iterator[ast.expr]:
     """What holds another value after a statement than one of its expressions: unpacked, `*=`, `out=`."""
     targets: list[ast.expr] = []
-    if isinstance(statement, ast.For):
-        targets = [statement.target]
+    if isinstance(statement, ast.For):  # and what is carried from pass to pass
+        targets = [statement.target, *map(ast.Name, carried(statement.body))]
     elif isinstance(statement, ast.Assign):
         targets = [t for t in statement.targets if isinstance(t, ast.Tuple)]
     elif isinstance(statement, ast.AugAssign):
@@ -136,6 +136,17 @@ def _stored(statement: ast.stmt) -> Iterator[ast.expr]:
     nodes = [n for t in targets for n in (t.elts if isinstance(t, ast.Tuple) else [t])]
     texts = dict.fromkeys(ast.unparse(n) for n in nodes if isinstance(n, ast.Name | ast.Subscript))
     yield from (ast.parse(text, mode="eval").body for text in texts)
+
+
+def carried(body: Sequence[ast.stmt]) -> list[str]:
+    """The names that a loop's body reads before it stores them: what one pass hands to the next."""
+    stored, found = set[str](), set[str]()
+    for statement in body:
+        names = [n for n in ast.walk(statement) if isinstance(n, ast.Name)]
+        sums = [n.target for n in ast.walk(statement) if isinstance(n, ast.AugAssign)]
+        found |= {n.id for n in names if isinstance(n.ctx, ast.Load) or n in sums} - stored
+        stored |= {n.id for n in names if isinstance(n.ctx, ast.Store)}
+    return sorted(found & stored)
 
 
 def parts(node: ast.expr) -> list[ast.expr]:
@@ -174,7 +185,10 @@ def instrumented(
                 )
                 value = call(id(place.node), place.node, inside=not unpacks)
                 name = unpacks and isinstance(place.node, ast.Name)
-                line = ast.Assign([ast.Name(place.text, ast.Store())], value) if name else ast.Expr(value)
+                line: ast.stmt = ast.Assign([ast.Name(place.text, ast.Store())], value) if name else ast.Expr(value)
+                if name and isinstance(node, ast.For):  # it may be there from the second pass on
+                    there = ast.parse(f"{place.text!r} in locals()", mode="eval").body
+                    line = ast.If(there, [line], [])
                 lines.append(ast.copy_location(line, place.statement))
             if isinstance(plain, ast.For) and not any(p.before for p in behind.get(id(node), ())):
                 plain.body = [*lines, *plain.body]

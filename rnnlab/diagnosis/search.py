@@ -16,8 +16,8 @@ from rnnlab.diagnosis.edits import Edit, expression_edits, slots, word_edits
 from rnnlab.diagnosis.locate import Target, directions, pushed_down, recorded, suspects, targets
 from rnnlab.diagnosis.probe import Place, look, places
 from rnnlab.diagnosis.source import MOST_CALLS, Source, limited
-from rnnlab.diagnosis.statements import copies, statement_edits, updates
-from rnnlab.diagnosis.terms import FORMS, bracketed, formed, readings, scaled
+from rnnlab.diagnosis.statements import added_line, copies, statement_edits, updates
+from rnnlab.diagnosis.terms import FORMS, added_up, bracketed, formed, readings, scaled
 from rnnlab.diagnosis.vocabulary import Values, counts, plain_words, vocabulary, whole_words
 
 DOUBLE = 1e-9  # what the rounding of double precision leaves
@@ -74,6 +74,22 @@ class Search(Bench):
                 words = {w: v[0] for w, v in every.items() if w.isidentifier() or w in plain}
                 words |= {w: np.zeros(()) for w, v in space.items() if type(v) in (int, float) and v == 0}
                 yield from updates(source, loop, words)
+        yield from self._sums()
+
+    def _sums(self) -> Iterator[Edit]:
+        """The line that adds up one gradient in a loop, where only that gradient is wrong."""
+        name = next(iter(self.goal.names(self.wrong(self.claimed))), "")
+        claimed, exact = np.asarray(self.claims.get(name, 0.0)), self.exact.get(name, np.zeros(()))
+        if len(self.goal.names(self.wrong(self.claimed))) > 1 or claimed.shape != exact.shape or not claimed.shape:
+            return
+        for source, loop in self.pairs(True):
+            if isinstance(loop, ast.For):
+                place = look(source, loop.body[-1], before=False)
+                spaces = recorded(self.run, [place], True).spaces[id(place.node)]
+                words = vocabulary(source, spaces) if spaces else {}
+                now = [w for w, v in words.items() if v[-1].shape == exact.shape and np.allclose(v[-1], claimed)]
+                for total, form in itertools.product(now[:3], added_up(exact - claimed, plain_words(words))):
+                    yield added_line(source, loop, f"{total} += {form}")
 
     def names(self, place: Place) -> dict[str, Any]:
         """The local names at a place, the first time."""
@@ -114,7 +130,10 @@ class Search(Bench):
         """The place's expression as the tree reads now."""
         parent, name, index = slots(aim.place.source)[id(aim.place.node)]
         new = getattr(parent, name) if index is None else getattr(parent, name)[index]
-        return compile(ast.unparse(new), "", "eval")
+        try:
+            return compile(ast.unparse(new), "", "eval")
+        except SyntaxError:  # an edit may be no expression
+            return None
 
     def _fits(self, aim: Target, code: Any, words: Sequence[dict[str, Any]] = ()) -> bool:
         """Whether the gradients would be right with this code in the place of the expression."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import permutations
 
 from rnnlab.diagnosis.edits import Edit
-from rnnlab.diagnosis.rules import OPERATORS
+from rnnlab.diagnosis.rules import OPERATORS, is_stored
 from rnnlab.diagnosis.source import Source
 from rnnlab.ops import Array
 
@@ -79,6 +79,17 @@ def updates(source: Source, loop: ast.For, words: Mapping[str, Array]) -> Iterat
         reads = [n for n, s in enumerate(loop.body) for x in ast.walk(s) if isinstance(x, ast.Name) and x.id == a]
         at = loop.body[makers[-1] if makers and makers[-1] >= max(reads, default=0) else end]
         yield Edit(source, at, at, f"{ast.unparse(at)}\n{line}", "missing update", line)
+
+
+def added_line(source: Source, loop: ast.For, line: str) -> Edit:
+    """A sum more in a loop: beside its other sums, unless a name changes after them; then at the end."""
+    used = {n.id for n in ast.walk(ast.parse(line)) if isinstance(n, ast.Name)}
+    at = len(loop.body) - 1
+    while at and not isinstance(loop.body[at], ast.AugAssign):
+        at -= 1
+    later = {n.id for s in loop.body[at + 1 :] for n in ast.walk(s) if isinstance(n, ast.Name) and is_stored(n)}
+    place = loop.body[-1 if later & used or not isinstance(loop.body[at], ast.AugAssign) else at]
+    return Edit(source, place, place, f"{ast.unparse(place)}\n{line}", "missing line", line)
 
 
 def _stores(statement: ast.stmt) -> list[ast.expr]:

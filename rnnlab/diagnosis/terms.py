@@ -66,6 +66,23 @@ def scaled(text: str, goal: Array, have: Array, whole: Mapping[str, int]) -> Ite
     yield from ((f"{x} {scale}", "scale", scale) for scale in scales)
 
 
+def added_up(goal: Array, words: Values) -> Iterator[str]:
+    """What adds up to the goal over all occurrences: a value, its sum over an axis, or a product of two matrices."""
+    every = {text: v for text, v in words.items() if all(a.shape == v[0].shape for a in v) and v[0].ndim}
+    whole = {text: np.stack(v) for text, v in every.items()}
+    for text, v in whole.items():
+        forms = [(text, v.sum(axis=0))]
+        forms += [(f"{text}.sum(axis={k})", v.sum(axis=(0, k + 1))) for k in range(v.ndim - 1)]
+        forms += [(f"{text}.sum(axis={k}, keepdims=True)", v.sum(axis=(0, k + 1))[None]) for k in range(v.ndim - 1)]
+        yield from (form for form, value in forms if value.shape == goal.shape and np.allclose(value, goal))
+    matrices = {text: v for text, v in whole.items() if v.ndim == 3}
+    sides = matrices | {f"{text}.T": v.mT for text, v in matrices.items()}
+    for (a, left), (b, right) in product(sides.items(), repeat=2):
+        fits = left.shape[2] == right.shape[1] and (left.shape[1], right.shape[2]) == goal.shape
+        if fits and np.allclose((left @ right).sum(axis=0), goal):
+            yield f"{a} @ {b}"
+
+
 class _Table:
     """The forms v, 1 - v, v (1 - v), 1 - v^2 of every recorded value that has the shape of what is looked for."""
 
@@ -110,13 +127,16 @@ class _Table:
         return " * ".join(bracketed(self.names[n]) for n in sorted(rows))
 
     def sums(self, goal: Array) -> Iterator[str]:
-        """Two products of two plain values each that add up to the goal."""
+        """Two products of two plain values each whose sum or difference is the goal."""
         i, j = (np.array(self.plain, int)[k] for k in np.triu_indices(len(self.plain), 1))
         if len(i) and np.abs(goal).max() > 1e-12:
             pairs = self.rows[i] * self.rows[j]
             for n, m in _equal(pairs, goal - pairs, np.abs(goal).max()):
                 if n < m:
                     yield f"{self._product(i[n], j[n])} + {self._product(i[m], j[m])}"
+            for n, m in _equal(pairs, goal + pairs, np.abs(goal).max()):
+                if n != m:
+                    yield f"{self._product(i[n], j[n])} - {self._product(i[m], j[m])}"
 
     def matrix_products(self, goal: Array) -> Iterator[str]:
         """A @ B, A @ B.T and A.T @ B of recorded matrices, alone or times one form, that equal the goal."""

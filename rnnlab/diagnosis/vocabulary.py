@@ -34,6 +34,8 @@ def vocabulary(source: Source, spaces: Sequence[Mapping[str, Any]]) -> Values:
                 texts |= {f"{ast.unparse(node.value)}[{other}]": None for other in loops}
         elif isinstance(node, ast.BinOp | ast.Call) and _pure(node):
             texts[ast.unparse(node)] = None
+    deep = [name for name, v in spaces[0].items() if isinstance(v, np.ndarray) and v.ndim > 2 and name.isidentifier()]
+    texts |= {f"{name}[{axes}{step}]": None for name in deep for step in loops for axes in ("", ":, ")}
     found: Values = {}
     every = [{**source.function.__globals__, **space} for space in spaces]
     for text in sorted(texts, key=lambda t: (not t.isidentifier(), "(" in t)):
@@ -92,15 +94,15 @@ def plain_words(words: Values) -> Values:
 
 
 def whole_words(source: Source, space: Mapping[str, Any]) -> list[str]:
-    """The texts of the function that hold whole numbers or lists of them: classes, positions."""
-    texts = {ast.unparse(n) for n in ast.walk(source.tree) if isinstance(n, ast.Name | ast.Subscript | ast.Attribute)}
+    """The texts of the function that hold arrays, lists or elements of whole numbers: classes, positions."""
+    nodes = [n for n in ast.walk(source.tree) if isinstance(n, ast.Name | ast.Subscript | ast.Attribute)]
     found, names = [], {**source.function.__globals__, **space}
-    for text in sorted(texts):
+    for text in sorted({ast.unparse(n) for n in nodes}):
         try:
             value = as_array(eval(text, names))
         except Exception:  # not defined there, or no numbers
             continue
-        if value.dtype.kind == "i" and value.ndim <= 2:
+        if value.dtype.kind == "i" and value.ndim <= 2 and "shape" not in text and (value.ndim or "[" in text):
             found.append(text)
     return found
 
