@@ -4,8 +4,9 @@ How it works, and where what stands: `source` reads the learner's functions, `pr
 `locate` finds the places that may be wrong and solves for what they should have been. Small changes come from `rules`
 and `edits` (of an expression), from `statements` (of a whole line), from the `vocabulary` of all names, and from
 `terms`, which reads them off the numbers. `search` says in which order they are tried on the `bench`, `goal` when
-one is right, and `words` what it was. `examine` does this for one case, `forward` and `compare` for forward passes;
-`paths` tells what is known of a cell without source. A new kind of mistake is a rule, and its sentence in `words`.
+one is right, and `words` what it was; `several` looks for more than one. `examine` does this for one case, `forward`
+and `compare` for forward passes; `paths` tells what is known of a cell without source. A new kind of mistake is a
+rule, and its sentence in `words`.
 """
 
 from __future__ import annotations

@@ -18,14 +18,13 @@ from rnnlab.diagnosis.goal import Fresh
 from rnnlab.diagnosis.locate import Target
 from rnnlab.diagnosis.probe import PROBE, Probe, instrumented, places
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
-from rnnlab.diagnosis.search import Search, all_repairs
+from rnnlab.diagnosis.search import Search
+from rnnlab.diagnosis.several import Codes, several
 from rnnlab.diagnosis.source import executed, learners, running, sources
 from rnnlab.threads import one_blas_thread
 
 LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
 RIGHT = 1e-7  # a directional derivative against the claimed one
-MOST_MISTAKES = 4
-Codes = tuple[set[Any], set[Any]]  # those that the backward pass runs, and those that the forward pass runs
 
 
 def examined(make: Callable[[], Case], title: str, rng: np.random.Generator) -> Diagnosis:
@@ -115,39 +114,10 @@ def _mistakes(
         if "self.b" in found.text and "self.b" not in str(found.repair):
             what = "step adds self.b, but its argument a = W_x x + b has the bias already"
         return [replace(found, what=f"{what}: {found.what}")]
-    repairs, right = _several(case, codes, method, search, scale, rng)
+    repairs, right = several(case, codes, method, search, scale, rng)
     if right:
         return [_finding(repair, wrong) for repair in repairs]
     return [_unexplained(search, located, wrong)]
-
-
-def _several(
-    case: Case, codes: Codes, method: str, search: Search, scale: float, rng: Any
-) -> tuple[list[Repair], bool]:
-    """Several mistakes: first over one time step, where each stands alone, then over all."""
-    found: list[Repair] = []
-    functions = sources(*codes)
-    longer = Search(case, search.exact, functions, search.fresh, scale)
-    remake = case.remake
-    if remake is not None and case.steps > 1:
-        short = remake(rng, True)
-        try:
-            claims = short.claims()
-        except Exception:  # an index may be out of range there
-            claims = {}
-        exact = dict(claims)  # a loss among them is what it is
-        exact |= {n: gradient(partial(short.loss, n), x, method) for n, x in short.inputs.items() if n in claims}
-        shorter = Search(short, exact or search.exact, functions, Fresh(remake(rng, True), method, rng), 1.0)
-        if claims and shorter.wrong(shorter.goal.vector(claims)).any():
-            found, right = all_repairs(shorter, MOST_MISTAKES)
-            longer.current = shorter.current
-            if not right:
-                return found, False
-            now = longer.run([])
-            if now is not None and not longer.wrong(now).any():
-                return found, True
-    more, right = all_repairs(longer, MOST_MISTAKES)
-    return found + more, right
 
 
 def _finding(repair: Repair, wrong: list[str], raised: Exception | None = None) -> Finding:

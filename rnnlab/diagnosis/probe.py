@@ -190,8 +190,10 @@ def instrumented(
                     there = ast.parse(f"{place.text!r} in locals()", mode="eval").body
                     line = ast.If(there, [line], [])
                 lines.append(ast.copy_location(line, place.statement))
-            if isinstance(plain, ast.For) and not any(p.before for p in behind.get(id(node), ())):
-                plain.body = [*lines, *plain.body]
+            if isinstance(plain, ast.For) and not any(
+                isinstance(p.node, ast.Constant) for p in behind.get(id(node), ())
+            ):
+                plain.body = [*lines, *plain.body]  # what a pass begins with
                 return plain
             before = any(place.before for place in behind.get(id(node), ()))
             return ([*lines, plain] if before else [plain, *lines]) if lines else plain

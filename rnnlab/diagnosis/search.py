@@ -16,12 +16,11 @@ from rnnlab.diagnosis.edits import Edit, expression_edits, slots, word_edits
 from rnnlab.diagnosis.locate import Target, directions, pushed_down, recorded, suspects, targets
 from rnnlab.diagnosis.probe import Place, look, places
 from rnnlab.diagnosis.source import MOST_CALLS, Source, limited
-from rnnlab.diagnosis.statements import added_line, copies, statement_edits, updates
+from rnnlab.diagnosis.statements import added_line, copies, statement_edits, stored_names, updates
 from rnnlab.diagnosis.terms import FORMS, added_up, bracketed, formed, readings, scaled
 from rnnlab.diagnosis.vocabulary import Values, counts, plain_words, vocabulary, whole_words
 
 DOUBLE = 1e-9  # what the rounding of double precision leaves
-MOST_PAIRS = 6  # of places that are looked at closely
 UNKNOWN = "_rnnlab_word_"  # stands for another operand
 HEADS = (ast.For, ast.If, ast.While)
 
@@ -87,9 +86,11 @@ class Search(Bench):
                 place = look(source, loop.body[-1], before=False)
                 spaces = recorded(self.run, [place], True).spaces[id(place.node)]
                 words = vocabulary(source, spaces) if spaces else {}
-                now = [w for w, v in words.items() if v[-1].shape == exact.shape and np.allclose(v[-1], claimed)]
-                for total, form in itertools.product(now[:3], added_up(exact - claimed, plain_words(words))):
-                    yield added_line(source, loop, f"{total} += {form}")
+                plain, lack = plain_words(words), np.squeeze(exact - claimed)
+                same = [w for w, v in words.items() if np.squeeze(v[-1]).shape == lack.shape]
+                for total in [w for w in same if np.allclose(np.squeeze(words[w][-1]), np.squeeze(claimed))][:3]:
+                    for form in added_up(lack.reshape(words[total][-1].shape), plain):
+                        yield added_line(source, loop, f"{total} += {form}")
 
     def names(self, place: Place) -> dict[str, Any]:
         """The local names at a place, the first time."""
@@ -104,15 +105,15 @@ class Search(Bench):
         aims.sort(key=lambda aim: (is_unpacking(aim.place.statement), not aim.sure))
         self.located = min(reversed(aims), key=_unlikely, default=None)
         self.runs = 0
-        yield from (edit for aim in aims for edit in self._fitting(aim))
+        yield from (edit for aim in aims for edit in self.fitting(aim))
         yield from (edit for aim in aims for edit in self._other_words(aim, ("{}",)))
         lines = {id(aim.place.statement): aim.place for aim in aims}
         yield from (edit for p in lines.values() for edit in self.edits(p.source, p.statement))
-        yield from self._read([aim for aim in aims if aim.sure])
-        yield from self._read([aim for aim in aims if not aim.sure])
+        yield from self.read([aim for aim in aims if aim.sure])
+        yield from self.read([aim for aim in aims if not aim.sure])
         yield from (edit for aim in aims for edit in self._other_words(aim, FORMS[:4]))
 
-    def _fitting(self, aim: Target) -> Iterator[Edit]:
+    def fitting(self, aim: Target) -> Iterator[Edit]:
         """The edits of an expression after which its value fits, computed from the names that it had there."""
         source, statement, node = aim.place.source, aim.place.statement, aim.place.node
         if aim.place.after:
@@ -177,6 +178,12 @@ class Search(Bench):
         nearest = sorted(self.reached, key=lambda p: (not p.all, is_unpacking(p.statement), p.disturbs, _is_buffer(p)))
         lines = {id(p.statement): p for p in reversed(nearest)}
         lines = dict(reversed(lines.items()))
+        if not lines:  # a wrong shape hides what reaches it: the lines that are returned, and those that make them
+            named = [statement for _, statement in self.pairs(False) if isinstance(statement, ast.Return)]
+            read = {n.id for s in named for n in ast.walk(s) if isinstance(n, ast.Name)}
+            every = [(s, t) for s, t in self.pairs(False) if t in named or read & stored_names(t)]
+            for place in [look(s, t) for s, t in every]:
+                yield from self._reworded(place, vocabulary(place.source, [self.names(place)]))
         yield from (e for p in lines.values() for e in self.edits(p.source, p.statement))
         rest = [pair for pair in self.pairs(False) if id(pair[1]) not in lines]
         yield from (edit for pair in rest for edit in self.edits(*pair))
@@ -193,7 +200,7 @@ class Search(Bench):
             words = whole_words(source, self.names(look(source, statement))) if inside else []
             yield from (e for e in word_edits(source, statement, words) if id(e.node) in inside)
 
-    def _read(self, aims: Sequence[Target]) -> Iterator[Edit]:
+    def read(self, aims: Sequence[Target]) -> Iterator[Edit]:
         """The edits that the numbers suggest: of an expression that is wrong, or of one of its parts.
 
         The shortest come first, and those that take their names from the line itself.
@@ -253,24 +260,6 @@ class Search(Bench):
                 return edit.mended()
         return None
 
-    # ---- several, and forward passes -----------------------------------------------------------
-
-    def two(self) -> None:
-        """Two places that together make everything right; then `partial` mends one of them."""
-        wrong = self.wrong(self.claimed)
-        self.runs = solved = 0
-        reached = self.reached or suspects(self.run, self.functions, self.claimed, wrong)
-        moves = [d for place in reached if (d := directions(self.run, place, self.claimed)) is not None]
-        for pair in itertools.combinations(moves, 2):
-            if pair[0].place.statement is not pair[1].place.statement:
-                aims = targets(self.run, pair, self.claimed, self.goal.exact)
-                solved += bool(aims)
-                for aim in aims:
-                    self.located = self.located or aim
-                    self.tried(itertools.chain(self._fitting(aim), self._read([aim])), 100)
-                if self.partial is not None or solved == MOST_PAIRS:
-                    return
-
 
 def _unlikely(aim: Target) -> tuple[bool, ...]:
     """A place that mends much, where something is computed, is where the mistake is named; of those the last."""
@@ -290,20 +279,3 @@ def _next_line(place: Place, text: str) -> Edit:
         first = statement.body[0]
         return Edit(place.source, first, first, f"{line}\n{ast.unparse(first)}", "missing line", line)
     return Edit(place.source, statement, statement, f"{ast.unparse(statement)}\n{line}", "missing line", line)
-
-
-def all_repairs(search: Search, most: int) -> tuple[list[Repair], bool]:
-    """One edit after another until everything is right, and whether it is."""
-    found: list[Repair] = []
-    while len(found) < most:
-        repair = search.repair() or search.partial
-        if repair is None:
-            search.two()
-            repair = search.partial
-        if repair is None:
-            return found, False
-        found.append(repair)
-        search.accept(repair.edit)
-        if not repair.left:
-            return found, True
-    return found, False

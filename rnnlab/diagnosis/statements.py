@@ -87,9 +87,14 @@ def added_line(source: Source, loop: ast.For, line: str) -> Edit:
     at = len(loop.body) - 1
     while at and not isinstance(loop.body[at], ast.AugAssign):
         at -= 1
-    later = {n.id for s in loop.body[at + 1 :] for n in ast.walk(s) if isinstance(n, ast.Name) and is_stored(n)}
+    later = {name for s in loop.body[at + 1 :] for name in stored_names(s)}
     place = loop.body[-1 if later & used or not isinstance(loop.body[at], ast.AugAssign) else at]
-    return Edit(source, place, place, f"{ast.unparse(place)}\n{line}", "missing line", line)
+    lines = [ast.unparse(place), line]
+    return Edit(source, place, place, "\n".join(lines[::-1] if hasattr(place, "body") else lines), "missing line", line)
+
+
+def stored_names(statement: ast.stmt) -> set[str]:
+    return {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and is_stored(n)}
 
 
 def _stores(statement: ast.stmt) -> list[ast.expr]:

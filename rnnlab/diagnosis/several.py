@@ -1,0 +1,79 @@
+"""Several mistakes at once: one edit after the other, or two places that together mend everything."""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from typing import Any
+
+from rnnlab.case import Case, gradient
+from rnnlab.diagnosis.bench import Repair
+from rnnlab.diagnosis.goal import Fresh
+from rnnlab.diagnosis.locate import directions, suspects, targets
+from rnnlab.diagnosis.search import Search
+from rnnlab.diagnosis.source import sources
+
+MOST_MISTAKES = 4
+MOST_PAIRS = 6  # of places that are looked at closely
+Codes = tuple[set[Any], set[Any]]  # those that the backward pass runs, and those that the forward pass runs
+
+
+def several(case: Case, codes: Codes, method: str, search: Search, scale: float, rng: Any) -> tuple[list[Repair], bool]:
+    """Several mistakes: first over one time step, where each stands alone, then over all."""
+    found: list[Repair] = []
+    functions = sources(*codes)
+    longer = Search(case, search.exact, functions, search.fresh, scale)
+    remake = case.remake
+    if remake is not None and case.steps > 1:
+        short = remake(rng, True)
+        try:
+            claims = short.claims()
+        except Exception:  # an index may be out of range there
+            claims = {}
+        exact = dict(claims)  # a loss among them is what it is
+        exact |= {n: gradient(partial(short.loss, n), x, method) for n, x in short.inputs.items() if n in claims}
+        shorter = Search(short, exact or search.exact, functions, Fresh(remake(rng, True), method, rng), 1.0)
+        if claims and shorter.wrong(shorter.goal.vector(claims)).any():
+            found, right = all_repairs(shorter, MOST_MISTAKES)
+            longer.current = shorter.current
+            if not right:
+                return found, False
+            now = longer.run([])
+            if now is not None and not longer.wrong(now).any():
+                return found, True
+    more, right = all_repairs(longer, MOST_MISTAKES)
+    return found + more, right
+
+
+def all_repairs(search: Search, most: int) -> tuple[list[Repair], bool]:
+    """One edit after another until everything is right, and whether it is."""
+    found: list[Repair] = []
+    while len(found) < most:
+        repair = search.repair() or search.partial
+        if repair is None:
+            two_places(search)
+            repair = search.partial
+        if repair is None:
+            return found, False
+        found.append(repair)
+        search.accept(repair.edit)
+        if not repair.left:
+            return found, True
+    return found, False
+
+
+def two_places(search: Search) -> None:
+    """Two places that together make everything right; then `partial` mends one of them."""
+    wrong = search.wrong(search.claimed)
+    search.runs = solved = 0
+    reached = search.reached or suspects(search.run, search.functions, search.claimed, wrong)
+    moves = [d for place in reached if (d := directions(search.run, place, search.claimed)) is not None]
+    for pair in itertools.combinations(moves, 2):
+        if pair[0].place.statement is not pair[1].place.statement:
+            aims = targets(search.run, pair, search.claimed, search.goal.exact)
+            solved += bool(aims)
+            for aim in aims:
+                search.located = search.located or aim
+                search.tried(itertools.chain(search.fitting(aim), search.read([aim])), 100)
+            if search.partial is not None or solved == MOST_PAIRS:
+                return
