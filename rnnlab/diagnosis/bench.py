@@ -20,7 +20,7 @@ from rnnlab.diagnosis.words import sentence
 from rnnlab.ops import Array
 
 SHARE = 0.08  # of the wrong numbers that an edit has to mend, to be one mistake of several
-MOST_RUNS = 2000  # of the learner's code in one search: a number of runs, so that the answer is the same everywhere
+MOST_RUNS = 3000  # of the learner's code in one search: a number of runs, so that the answer is the same everywhere
 GIVES_NAMES = ("exchanged", "another operand", "index", "left out", "missing term")  # wrong in `h, c = prev`
 
 

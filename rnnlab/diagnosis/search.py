@@ -178,15 +178,16 @@ class Search(Bench):
         nearest = sorted(self.reached, key=lambda p: (not p.all, is_unpacking(p.statement), p.disturbs, _is_buffer(p)))
         lines = {id(p.statement): p for p in reversed(nearest)}
         lines = dict(reversed(lines.items()))
-        if not lines:  # a wrong shape hides what reaches it: the lines that are returned, and those that make them
-            named = [statement for _, statement in self.pairs(False) if isinstance(statement, ast.Return)]
-            read = {n.id for s in named for n in ast.walk(s) if isinstance(n, ast.Name)}
-            every = [(s, t) for s, t in self.pairs(False) if t in named or read & stored_names(t)]
-            for place in [look(s, t) for s, t in every]:
-                yield from self._reworded(place, vocabulary(place.source, [self.names(place)]))
         yield from (e for p in lines.values() for e in self.edits(p.source, p.statement))
         rest = [pair for pair in self.pairs(False) if id(pair[1]) not in lines]
         yield from (edit for pair in rest for edit in self.edits(*pair))
+        if not lines:  # a wrong shape hides what reaches it: another name where the returned names are made
+            ends = [statement for _, statement in self.pairs(False) if isinstance(statement, ast.Return)]
+            read = {n.id for s in ends for n in ast.walk(s) if isinstance(n, ast.Name)}
+            for source, statement in self.pairs(False):
+                if statement in ends or read & stored_names(statement):
+                    words = vocabulary(source, [self.names(look(source, statement))])
+                    yield from word_edits(source, statement, [w for w in words if w.isidentifier()])
         if self.located is None:
             for p in lines.values():
                 spaces = recorded(self.run, [p], True).spaces[id(p.node)]
