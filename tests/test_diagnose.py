@@ -471,6 +471,13 @@ SAMPLE = (
         "einsum-08",
         "stack-05",
         "scalars-05",
+        "closures-09",
+        "stack-10",
+        "stack-12",
+        "cell-layer-norm-01",
+        "tokens-05",
+        "tokens-09",
+        "tokens-10",
     ),
 )
 
@@ -513,3 +520,46 @@ def test_large_arrays_are_diagnosed_on_small_ones_and_what_only_they_show_is_fou
         return grads
 
     assert not rl.diagnose(rnn_forward, truncated, large).ok
+
+
+def two_slices(dh: Any, hs: Any) -> Any:
+    return np.einsum("tnh,tnk->hk", hs[1:-1], dh[1:])
+
+
+def product_of_states(x: Any) -> tuple[Any, Any]:
+    """The sum over time of h_t V for states that do not depend on V."""
+    hs = np.cumsum(np.concatenate((np.ones((1, 2, 3)), np.ones((5, 2, 3)))), axis=0)
+    return hs[:-1] @ x, hs
+
+
+def test_two_slices_of_one_line_that_are_both_one_off() -> None:
+    (finding,) = rl.diagnose(product_of_states, two_slices, [np.zeros((3, 4))]).findings
+    assert finding.repair == "return np.einsum('tnh,tnk->hk', hs[:-1], dh[:])"
+
+
+def wrong_shape(d: Any, cache: Any) -> Any:
+    x, W = cache
+    return d @ W.T, x @ W
+
+
+def test_a_gradient_of_another_shape_is_told_with_both_shapes() -> None:
+    def forward(x: Any, W: Any) -> tuple[Any, Any]:
+        return x @ W, (x, W)
+
+    (finding,) = rl.diagnose(forward, wrong_shape, [np.zeros((2, 3)), np.zeros((3, 4))]).findings
+    assert "W is (2, 4) and has to be (3, 4)" in finding.what
+
+
+GLOBAL_V = np.ones((3, 4))
+GLOBAL_W = np.ones((3, 4))
+
+
+def loss_without_a_gradient(x: Any) -> tuple[Any, Any]:
+    dGLOBAL_V = x.T @ np.ones((len(x), 4))
+    return (x @ GLOBAL_V).sum() + (x @ GLOBAL_W).sum(), dGLOBAL_V
+
+
+def test_a_weight_of_which_no_gradient_is_returned_is_noted() -> None:
+    report = rl.diagnose(loss_without_a_gradient, np.zeros((2, 3)))
+    assert report.ok
+    assert "no gradient of GLOBAL_W is returned" in report.notes[-1]

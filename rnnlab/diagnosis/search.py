@@ -277,6 +277,7 @@ def _next_line(place: Place, text: str) -> Edit:
     """A line more: what a name has to become once its statement has run."""
     line, statement = f"{place.text} = {text}", place.statement
     if isinstance(statement, ast.For):
-        first = statement.body[0]
+        reads = [s for s in statement.body if place.text in {n.id for n in ast.walk(s) if isinstance(n, ast.Name)}]
+        first = (reads or statement.body)[0]
         return Edit(place.source, first, first, f"{line}\n{ast.unparse(first)}", "missing line", line)
     return Edit(place.source, statement, statement, f"{ast.unparse(statement)}\n{line}", "missing line", line)

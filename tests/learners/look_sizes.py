@@ -72,6 +72,10 @@ bias sum: db += da.sum(axis=0)
   => db += da.sum()
 sign: dc = dc + dh * o * (1 - tc ** 2)
   => dc = dc - dh * o * (1 - tc ** 2)
+missing line: db += da.sum(axis=0)
+  =>
+missing line: dh = dh + dlogits[:, t] @ V.T
+  => ## dc = dc + dh * o * (1 - tc ** 2)
 right: dc = dc + dh * o * (1 - tc ** 2)
   => dc = dc + (1 - tc * tc) * o * dh
 """
