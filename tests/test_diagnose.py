@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import pickle
 import re
 from typing import Any
@@ -563,3 +564,9 @@ def test_a_weight_of_which_no_gradient_is_returned_is_noted() -> None:
     report = rl.diagnose(loss_without_a_gradient, np.zeros((2, 3)))
     assert report.ok
     assert "no gradient of GLOBAL_W is returned" in report.notes[-1]
+
+
+def test_the_examples_of_its_help_are_true() -> None:
+    (test,) = doctest.DocTestFinder(recurse=False).find(rl.diagnose, "diagnose", globs={"rl": rl, "np": np})
+    assert len(test.examples) > 9
+    assert doctest.DocTestRunner().run(test).failed == 0

@@ -87,6 +87,55 @@ def diagnose(
     References
     ----------
     Complex step: Squire & Trapp (1998). Repairs by search: Weimer et al. (2009).
+
+    Examples
+    --------
+    A cell:
+
+    >>> class MyRNN(rl.RNNCell):
+    ...     def step_backward(self, d_next, prev, gates, extras):
+    ...         d_a = d_next * (1 - gates)
+    ...         return d_a, (self.back(d_a),), ()
+    >>> rl.diagnose(MyRNN(3, 4, rng=0)).findings[0].repair
+    'd_a = d_next * (1 - gates ** 2)'
+
+    Two functions; only the shapes of the arguments matter:
+
+    >>> def forward(x, W):
+    ...     h = np.tanh(x @ W)
+    ...     return h, (x, W, h)
+    >>> def backward(d_h, cache):
+    ...     x, W, h = cache
+    ...     d_a = d_h * (1 - h)
+    ...     return d_a @ W.T, x.T @ d_a
+    >>> rl.diagnose(forward, backward, [np.zeros((2, 3)), np.zeros((3, 4))]).findings[0].repair
+    'd_a = d_h * (1 - h ** 2)'
+
+    One function with its loss:
+
+    >>> def loss_and_gradient(x, y, W):
+    ...     error = x @ W - y
+    ...     return (error**2).sum(), {"dW": x.T @ error}
+    >>> rl.diagnose(loss_and_gradient, np.zeros((5, 3)), np.zeros((5, 4)), np.zeros((3, 4))).findings[0].repair
+    "return ((error ** 2).sum(), {'dW': x.T @ error * 2})"
+
+    A model, whose loss is the learner's here:
+
+    >>> def twice(prediction, target, mask=None):
+    ...     loss, d_prediction = rl.mean_squared_error(prediction, target, mask)
+    ...     return loss, 2 * d_prediction
+    >>> model = rl.SequenceModel(rl.RNNCell(3, 4, rng=0), rl.Dense(4, 2, rng=1), twice)
+    >>> rl.diagnose(model, rl.Batch(np.ones((5, 2, 3)), np.ones((5, 2, 2)))).findings[0].repair
+    'return (loss, d_prediction)'
+
+    Two forward passes:
+
+    >>> class OtherRNN(rl.RNNCell):
+    ...     def step(self, a, prev):
+    ...         h = np.tanh(a) + prev @ self.W_h
+    ...         return h, h, ()
+    >>> rl.diagnose(OtherRNN(3, 4, rng=0), reference=rl.RNNCell(3, 4, rng=0)).findings[0].repair
+    'h = np.tanh(a + prev @ self.W_h)'
     """
     T, B, rng = positive_int("T", T), positive_int("B", B), generator(rng)
     if reference is not None:
