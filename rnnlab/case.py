@@ -39,6 +39,10 @@ ADVICE = {
 }
 
 
+class WrongCall(TypeError):
+    """What was given is of no form that can be checked; nothing is said of the derivatives."""
+
+
 @dataclass
 class Case:
     """What is compared.
@@ -62,6 +66,7 @@ class Case:
     remake: Callable[[np.random.Generator, bool], Case] | None = None
     steps: int = 1  # where `remake` can make it shorter
     unclaimed: tuple[str, ...] = ()  # arrays that the functions read, and of which no gradient is returned
+    unknown: tuple[str, ...] = ()  # gradients that are returned, of which the names do not say whose they are
 
     def claims(self, scale: float = 1.0) -> Arrays:
         """The gradients that the backward pass claims, as copies."""
@@ -195,7 +200,7 @@ def cell_case(cell: Any, T: int, B: int, rng: np.random.Generator, lengths: Arra
         final = (read_only(scale * d_state),) if reads_final else ()
         grads = cell.backward(tape, read_only(scale * d_h), *final)
         if not isinstance(grads, Gradients):
-            raise TypeError(f"backward: expected it to return Gradients(params, x, states), got {describe(grads)}")
+            raise WrongCall(f"backward: expected it to return Gradients(params, x, states), got {describe(grads)}")
         claims = dict(grads.params)
         if unknown := [name for name in claims if name not in cell.params]:
             raise ValueError(

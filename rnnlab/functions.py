@@ -8,12 +8,12 @@ import copy
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rnnlab.case import LOSS, Arrays, Case, as_array
+from rnnlab.case import LOSS, Arrays, Case, WrongCall, as_array
 from rnnlab.nested import arrays, first_steps, is_float, mapped, named, other_shapes, put, redrawn, shorter
 from rnnlab.ops import Array
 from rnnlab.validate import describe
@@ -29,7 +29,7 @@ def pair_case(
     def run(args: Sequence[Any]) -> tuple[tuple[Any, ...], Any]:
         result = forward(*copy.deepcopy(args))
         if not isinstance(result, tuple) or len(result) < 2:
-            raise TypeError(
+            raise WrongCall(
                 f"forward: expected it to return its output(s) and, last, what backward needs, got {describe(result)}. "
                 "Return (output, cache)."
             )
@@ -44,22 +44,23 @@ def pair_case(
         pairs = [zip(arrays(w), arrays(outputs[n]), strict=True) for n, w in zip(which, weights, strict=True)]
         return sum((w * y).sum() for pair in pairs for w, y in pair)
 
-    def back(cache: Any, scale: float) -> Arrays:
+    def returned(cache: Any, scale: float) -> Arrays:
         result = backward(*(mapped(lambda _, w: scale * w, tree) for tree in weights), cache)
         return named_gradients(result, backward, arguments, names, inputs)
 
-    def remake(rng: np.random.Generator, short: bool = False) -> Case:
-        for other in shorter(arguments) if short else other_shapes(arguments):
-            try:
-                case = pair_case(forward, backward, other, rng)
-                if all(case.claims()[name].shape == v.shape for name, v in case.inputs.items()):
-                    return case
-            except Exception:  # the shapes do not fit together: the next ones
-                continue
-        return pair_case(forward, backward, arguments, rng)
+    def back(cache: Any, scale: float) -> Arrays:
+        return {name: g for name, g in returned(cache, scale).items() if name in inputs}
 
-    title = f"{_name(forward)}, {_name(backward)}"
-    return Case(title, inputs, loss, lambda: run(arguments)[1], back, remake=remake, steps=2)
+    def remake(rng: np.random.Generator, short: bool = False) -> Case:
+        others = shorter(arguments) if short else other_shapes(arguments)
+        return _first_that_fits(lambda given: pair_case(forward, backward, given, rng), others, arguments)
+
+    if not inputs:
+        raise WrongCall(f"arguments: expected arrays of floats among them, got {describe(arguments)}")
+    title, unknown = f"{_name(forward)}, {_name(backward)}", tuple[str, ...]()
+    with contextlib.suppress(Exception):  # a learner's code may raise anything: diagnose says so
+        unknown = _unknown(returned(run(arguments)[1], 1.0), inputs)
+    return Case(title, inputs, loss, lambda: run(arguments)[1], back, remake=remake, steps=2, unknown=unknown)
 
 
 def loss_case(f: Callable[..., Any], arguments: Sequence[Any], rng: np.random.Generator) -> Case:
@@ -69,7 +70,9 @@ def loss_case(f: Callable[..., Any], arguments: Sequence[Any], rng: np.random.Ge
     with _installed(space, {}):
         first = f(*copy.deepcopy(arguments))
     if not isinstance(first, tuple) or len(first) < 2 or np.size(first[0]) != 1:
-        raise TypeError(f"f: expected it to return (loss, gradients ...), got {describe(first)}.")
+        raise WrongCall(
+            f"{_name(f)}: expected it to return (loss, gradients ...), got {describe(first)}. Return loss, dw, ..."
+        )
     read = {name: v for name, v in space.items() if is_float(v) and name in _names_in(f, space)}
     weights = {name: 0.4 * rng.normal(size=v.shape) for name, v in read.items()}
     paths, known = named(arguments, names)
@@ -82,20 +85,47 @@ def loss_case(f: Callable[..., Any], arguments: Sequence[Any], rng: np.random.Ge
     def back(_: Any, scale: float) -> Arrays:
         result = run(arguments, weights)
         claims = named_gradients(result[1:], f, arguments, names, known, skip=1)
+        claims = {name: g for name, g in claims.items() if name in known}
         return claims | {LOSS: np.asarray(result[0])}  # an edit must leave the loss as it is
 
-    inputs = {name: known[name] for name in back(None, 1.0) if name in known}
+    returned = named_gradients(first[1:], f, arguments, names, known, skip=1)
+    inputs = {name: known[name] for name in returned if name in known}
+    if not inputs:
+        got, wanted = ", ".join(map(repr, returned)) or "none", ", ".join(f"d{name}" for name in known)
+        raise WrongCall(
+            f"{_name(f)}: expected gradients of arrays of floats, got {got}. Return loss, {wanted} by these names"
+        )
 
     def loss(name: str, value: Array) -> Any:
         given = arguments if name in weights else put(arguments, paths[name], value)
         return np.asarray(run(given, weights | ({name: value} if name in weights else {}))[0]).sum()
 
     def remake(rng: np.random.Generator, short: bool = False) -> Case:
-        return loss_case(f, first_steps(arguments) if short else arguments, rng)
+        others = [first_steps(arguments)] if short else other_shapes(arguments)
+        return _first_that_fits(lambda given: loss_case(f, given, rng), others, arguments)
 
     steps = max((len(a) for a in arguments if isinstance(a, list | tuple)), default=1)
-    rest = tuple(name for name in weights if name not in inputs)
-    return Case(_name(f), inputs, loss, lambda: None, back, linear=False, remake=remake, steps=steps, unclaimed=rest)
+    case = Case(_name(f), inputs, loss, lambda: None, back, linear=False, remake=remake, steps=steps)
+    case.unclaimed = tuple(name for name in weights if name not in inputs)
+    case.unknown = _unknown(returned, known)
+    return case
+
+
+def _first_that_fits(make: Callable[[Any], Case], others: Iterable[Any], arguments: Any) -> Case:
+    """The case of the first of other arguments that go together; of the same ones where none do."""
+    for other in others:
+        try:
+            case = make(other)
+            if all(case.claims()[name].shape == v.shape for name, v in case.inputs.items()):
+                return case
+        except Exception:  # the shapes do not fit together: the next ones
+            continue
+    return make(arguments)
+
+
+def _unknown(returned: Arrays, inputs: Arrays) -> tuple[str, ...]:
+    """The names among these that look like gradients and are of no array that is known."""
+    return tuple(name for name in returned if name not in inputs and name.startswith(("d", "g")))
 
 
 # ---- names ------------------------------------------------------------------------------------
@@ -114,10 +144,10 @@ def named_gradients(
     """What a learner's backward pass returned, by the name of the array whose gradient each is.
 
     A dict says it by its keys (`dWx` is of `Wx`). A tuple is in the order of the forward pass's arguments; where
-    its length is another one, the names in the `return` statement say it.
+    its length is another one, the names in the `return` statement say it. What these do not tell keeps its text.
     """
     if isinstance(result, Mapping):
-        return {_variable(str(key), inputs): as_array(g) for key, g in result.items()}
+        return {_variable(str(key), inputs) or str(key): as_array(g) for key, g in result.items()}
     if not isinstance(result, tuple | list):
         result = (result,)
     floats = [n for n, a in enumerate(arguments) if is_float(a) or isinstance(a, dict | list | tuple)]
@@ -127,14 +157,14 @@ def named_gradients(
     found: Arrays = {}
     for text, g in zip(texts, result, strict=True):
         if isinstance(g, Mapping):
-            found |= {_variable(str(key), inputs): as_array(v) for key, v in g.items()}
+            found |= {_variable(str(key), inputs) or str(key): as_array(v) for key, v in g.items()}
         elif isinstance(g, list | tuple):
             found |= {f"{text}[{k}]": as_array(v) for k, v in enumerate(g)}
         elif g is not None:  # beside a loss, `hs` is a state that is handed on, and `dhs` its gradient
-            name = text if text in inputs and not skip else _variable(text, inputs)
-            if not (skip and name == text):
+            name = text if text in inputs and not skip else _variable(text, inputs) or text
+            if not (skip and name == text and name in inputs):
                 found.setdefault(name, as_array(g))
-    return {name: g for name, g in found.items() if name in inputs}
+    return found
 
 
 @functools.lru_cache(maxsize=64)
@@ -151,8 +181,8 @@ def returned_names(function: Callable[..., Any], count: int) -> list[str]:
 
 def _variable(text: str, inputs: Mapping[str, Any]) -> str:
     """The input whose gradient a name such as `dWx`, `d_Wx`, `grad_Wx` or `Wx` means; "" if there is none."""
-    plain = {name.replace("_", "").lower(): name for name in inputs}
-    for prefix in ("grad_", "d_", "d", "g_", "g", "delta_"):
+    plain, text = {name.replace("_", "").lower(): name for name in inputs}, text.removesuffix("_grad")
+    for prefix in ("gradient_", "grad_", "grad", "d_", "d", "g_", "g", "delta_"):
         rest = text[len(prefix) :]
         if text.startswith(prefix) and (rest in inputs or rest.replace("_", "").lower() in plain):
             return rest if rest in inputs else plain[rest.replace("_", "").lower()]

@@ -155,8 +155,15 @@ def _case(
     if not inspect.isroutine(target) or not hasattr(inspect.unwrap(target), "__code__"):
         raise TypeError(f"target: expected a Cell, a SequenceModel or a function, got {describe(target)}")
     if len(arguments) == 2 and callable(arguments[0]) and isinstance(arguments[1], tuple | list):
-        return pair_case(target, arguments[0], arguments[1], rng)
-    return loss_case(target, arguments, rng)
+        case = pair_case(target, arguments[0], arguments[1], rng)
+    else:
+        case = loss_case(target, arguments, rng)
+    if case.unknown:
+        names = ", ".join(map(repr, case.unknown))
+        raise ValueError(
+            f"{case.target}: whose gradient is {names}? Call it d and the name of its array, or return a dict"
+        )
+    return case
 
 
 @contextlib.contextmanager

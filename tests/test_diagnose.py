@@ -14,6 +14,7 @@ from cases import refuses
 from learners import cases, judge
 
 import rnnlab as rl
+from rnnlab.diagnosis import edits, rules
 from rnnlab.ops import sigmoid
 
 # ---- a step with packed gates, and its sequence -----------------------------------------------
@@ -373,7 +374,7 @@ def test_a_loss_whose_derivative_is_off_by_two_is_one_finding() -> None:
         (TypeError, "batch", lambda: rl.diagnose(rl.SequenceModel(rl.RNNCell(3, 4), rl.Dense(4, 2), doubled))),
         (TypeError, "forward", lambda: rl.diagnose(right_slope, right_slope, (draw(3),))),
         (TypeError, "target", lambda: rl.diagnose(np.tanh, np.tanh, (draw(3),))),
-        (TypeError, "f", lambda: rl.diagnose(right_slope, draw(3))),
+        (TypeError, "right_slope", lambda: rl.diagnose(right_slope, draw(3))),
     ],
 )
 def test_what_is_no_target_is_refused_by_name(error: type[Exception], name: str, call: Any) -> None:
@@ -570,3 +571,51 @@ def test_the_examples_of_its_help_are_true() -> None:
     (test,) = doctest.DocTestFinder(recurse=False).find(rl.diagnose, "diagnose", globs={"rl": rl, "np": np})
     assert len(test.examples) > 9
     assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def unnamed(W: Any, b: Any, x: Any) -> Any:
+    e = x @ W + b
+    dW, delta = x.T @ e, 77 * e.sum(0)
+    return (e**2).sum() / 2, dW, delta
+
+
+def test_a_gradient_whose_array_is_not_known_is_never_passed_in_silence() -> None:
+    given = (np.zeros((3, 4)), np.zeros(4), np.zeros((5, 3)))
+    assert "whose gradient is delta?" in rl.diagnose(unnamed, *given).notes[0]
+    with pytest.raises(ValueError, match="whose gradient is 'delta'"):
+        rl.check_gradients(unnamed, *given)
+
+
+def without_a_name(w: Any) -> Any:
+    return (w**2).sum(), 2 * w
+
+
+def test_functions_without_one_known_gradient_are_refused_with_what_to_write() -> None:
+    for check in (rl.diagnose, rl.check_gradients):
+        with pytest.raises(TypeError, match=r"without_a_name: expected gradients .* Return loss, dw by these names"):
+            check(without_a_name, np.zeros(3))
+
+
+def mean_of_squares(p: Any) -> Any:
+    return (p**2).mean(), {"p": 2 * p}
+
+
+def test_a_repair_of_one_function_holds_for_arrays_of_other_sizes() -> None:
+    (finding,) = rl.diagnose(mean_of_squares, np.zeros((5, 3))).findings
+    assert finding.repair == "return ((p ** 2).mean(), {'p': 2 * p / p.size})"
+
+
+def raises_a_type_error(x: Any) -> Any:
+    return ord("ab"), x
+
+
+def test_a_learners_own_type_error_is_a_finding() -> None:
+    (finding,) = rl.diagnose(raises_a_type_error, wrong_shape, [np.zeros(3)]).findings
+    assert finding.kind == "exception"
+    assert "ord()" in finding.what
+
+
+def test_a_rule_of_a_new_kind_needs_no_other_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = rules.rules
+    monkeypatch.setattr(edits, "rules", lambda node: (*old(node), ("a new kind", "0.5 * 3")))
+    assert rl.diagnose(NoSlope(3, 4, rng=0)).findings[0].repair is not None

@@ -50,7 +50,7 @@ class Bench:
         self.exact = exact
         self.closures = any(source.within for source in functions)  # a forward pass makes the backward pass
         self.current: dict[int, tuple[Source, Any]] = {}
-        self.runs = 0
+        self.runs, self.most = 0, MOST_RUNS
         self.seen: set[tuple[int, str]] = set()  # the edits that were tried
         self.claims: Arrays = {}
         self.record: Any = None
@@ -95,12 +95,12 @@ class Bench:
         with np.errstate(invalid="ignore"):
             return np.asarray(~(np.abs(claims - self.goal.exact) <= SAME))
 
-    def tried(self, edits: Iterable[Edit], most: int = MOST_RUNS) -> Repair | None:
+    def tried(self, edits: Iterable[Edit], most: int | None = None) -> Repair | None:
         """The first of so many edits after which everything is right, here and on fresh numbers."""
         before, start = self.wrong(self.claimed), self.runs
         enough = (1 - SHARE) * before.sum()
         for edit in edits:
-            if self.runs > start + most or self.runs > MOST_RUNS:
+            if self.runs > min(start + (most or self.most), self.most):
                 return None
             names = is_unpacking(edit.statement) and isinstance(edit.node, ast.expr)
             if (id(edit.node), edit.text) in self.seen or (names and edit.kind not in GIVES_NAMES):

@@ -128,7 +128,8 @@ def expression_edits(source: Source, statement: ast.stmt, constants: Iterable[st
     found: list[tuple[str, ast.AST, str]] = [
         (kind, node, text) for node in nodes for kind, text in (*rules(node), *indices(node, steps))
     ]
-    found.sort(key=lambda row: ORDER.index(row[0].partition("|")[0]))
+    rank = {kind: n for n, kind in enumerate(ORDER)}
+    found.sort(key=lambda row: rank.get(row[0].partition("|")[0], len(rank)))
     numbers = [n for n in nodes if isinstance(n, ast.Constant) and type(n.value) in (int, float)]
     found += [("another operand", n, c) for n in numbers for c in constants if c != ast.unparse(n)]
     for head in heads:

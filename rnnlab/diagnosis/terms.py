@@ -39,7 +39,8 @@ def readings(
         yield form, "another operand", form
     for sign, lack in (("+", goal - have), ("-", have - goal)):
         for form in (*table.products(lack, 3), *table.matrix_products(lack), *table.sums(lack)):
-            yield f"{text} {sign} {form if sign == '+' else bracketed(form)}", "missing term", form
+            if form != text:  # twice the same is a scale
+                yield f"{text} {sign} {form if sign == '+' else bracketed(form)}", "missing term", form
     for form in (*table.matrix_products(goal), *table.pieces(goal)):
         yield form, "another operand", form
     if mask.all() and len(shape) == 2 and all(c.shape == shape for c in claimed):
@@ -62,7 +63,9 @@ def scaled(text: str, goal: Array, have: Array, whole: Mapping[str, int]) -> Ite
     whole_ratios = [
         (round(value * n), n) for n in range(1, 13) if abs(value * n - round(value * n)) < 1e-6 * abs(value)
     ]
-    scales += [f"* {a} / {b}" if b > 1 else f"* {a}" for a, b in whole_ratios[:1]] or [f"* {value:.6g}"]
+    scales += [f"/ {b}" if a == 1 else f"* {a} / {b}" if b > 1 else f"* {a}" for a, b in whole_ratios[:1]] or [
+        f"* {value:.6g}"
+    ]
     yield from ((f"{x} {scale}", "scale", scale) for scale in scales)
 
 

@@ -109,10 +109,12 @@ def whole_words(source: Source, space: Mapping[str, Any]) -> list[str]:
 
 def counts(spaces: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Whole numbers by the text that gives them: `T`, `len(x)`, `x.shape[0]`."""
-    found = {name: v for name, v in spaces[0].items() if type(v) is int and v > 1}
+    found = {name: int(v) for name, v in spaces[0].items() if type(v) is int or isinstance(v, np.integer)}
+    found = {name: v for name, v in found.items() if v > 1}
     for name, value in spaces[0].items():
         if isinstance(value, np.ndarray) and name.isidentifier():
             found |= {f"{name}.shape[{k}]": n for k, n in enumerate(value.shape) if n > 1}
+            found |= {f"{name}.size": value.size} if value.ndim > 1 else {}
         elif isinstance(value, list | tuple) and len(value) > 1:
             found[f"len({name})"] = len(value)
     return found
