@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.case import Case, WrongCall, advice, best_method, derivative, gradient
+from rnnlab.case import COMPLEX, Case, WrongCall, advice, best_method, derivative, gradient
 from rnnlab.diagnosis.bench import Repair, is_unpacking
 from rnnlab.diagnosis.forward import forward_repair
 from rnnlab.diagnosis.goal import Fresh
@@ -24,10 +24,11 @@ from rnnlab.diagnosis.source import executed, learners, running, sources
 from rnnlab.threads import one_blas_thread
 
 LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
-RIGHT = 1e-7  # a directional derivative against the claimed one
+RIGHT = 1e-6  # a directional derivative against the claimed one
 
 
 def examined(make: Callable[[], Case], title: str, rng: np.random.Generator) -> Diagnosis:
+    """What is wrong with one case: it raises, it gives two answers, or its gradients are not the exact ones."""
     with one_blas_thread(), np.errstate(all="ignore"), warnings.catch_warnings():  # NaN and infinity are findings
         warnings.simplefilter("ignore")  # of edits, which may be anything
         try:
@@ -229,7 +230,7 @@ def _agrees(case: Case, name: str, claimed: Any, method: str, rng: np.random.Gen
     direction = rng.normal(size=value.shape)
     number = derivative(lambda v: case.loss(name, v), value, direction, method)
     size = np.sqrt((np.square(claimed) * np.square(direction)).sum())
-    bound = 1e-9 if method == "complex step" else RIGHT * 10
+    bound = 1e-9 if method == COMPLEX else RIGHT
     return bool(abs(float((direction * claimed).sum()) - number) <= bound * max(abs(number), float(size), 1e-9))
 
 
@@ -241,7 +242,7 @@ def _same(a: Any, b: Any) -> bool:
 def _notes(case: Case, claims: Any, method: str) -> list[str]:
     """What is no wrong derivative, and worth a look."""
     notes = []
-    if method != "complex step":
+    if method != COMPLEX:
         notes.append("the forward pass does not take complex numbers: exact derivatives are central differences")
     for name in case.inputs:
         if name not in claims:

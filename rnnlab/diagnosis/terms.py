@@ -13,6 +13,7 @@ from rnnlab.ops import Array
 
 FORMS = ("{}", "(1 - {})", "{0} * (1 - {0})", "(1 - {}**2)", "({} > 0)")
 CLOSE = 1e-6
+MOST_PLAIN = 24  # names of which means over a row are looked at
 MOST_FORMS = 300  # of one table whose products are looked at; of three each, or sums of two, fewer
 
 
@@ -170,22 +171,26 @@ class _Table:
 
         x is what is claimed, or that times a number for each row. With sums it is the path through a softmax.
         """
-        words = {"": np.ones_like(have)} | {self.names[n]: self.rows[n].reshape(have.shape) for n in self.plain}
-        few = _some(goal)
-        for factor, scale in words.items():
+        plain = self.plain[:MOST_PLAIN]
+        words, few = ["", *(self.names[n] for n in plain)], _some(goal)
+        values = np.concatenate((np.ones((1, *have.shape)), self.rows[plain].reshape(-1, *have.shape)))
+        for factor, scale in zip(words, values, strict=True):
             if np.ptp(scale, axis=-1).max() > 0:
                 continue
             x, value = (f"{bracketed(text)} * {factor}" if factor else text), have * scale
-            found: dict[str, Array] = {}
-            for (v, outside), (w, inside), name in product(words.items(), words.items(), ("mean", "sum")):
-                term = f"({f'{bracketed(x)} * {w}' if w else x}).{name}(axis=-1, keepdims=True)"
-                row = outside * getattr(value * inside, name)(axis=-1, keepdims=True)
-                found[f"{v} * {term}" if v else term] = row.ravel()
-            names, rows, lack = list(found), np.array(list(found.values())), value.ravel() - goal
-            yield from ((x, names[n]) for n, _ in _equal(rows, lack[None]))
+            inner = (value * values).mean(axis=-1, keepdims=True) * np.array([1, self.shape[-1]]).reshape(2, 1, 1, 1, 1)
+            rows = (values[:, None, None] * inner).reshape(-1, goal.size)  # by v, mean or sum, w
+            lack = value.ravel() - goal
+
+            def term(n: int, x: str = x) -> str:
+                v, kind, w = np.unravel_index(n, (len(words), 2, len(words)))
+                row = f"({f'{bracketed(x)} * {words[w]}' if w else x}).{('mean', 'sum')[kind]}(axis=-1, keepdims=True)"
+                return f"{words[v]} * {row}" if v else row
+
+            yield from ((x, term(n)) for n, _ in _equal(rows, lack[None]))
             for n, m in _equal(rows[:, few], lack[few] - rows[:, few], np.abs(lack).max()):
                 if n < m and np.abs(rows[n] + rows[m] - lack).max() <= CLOSE * np.abs(lack).max():
-                    yield x, f"{names[n]} + {names[m]}"
+                    yield x, f"{term(n)} + {term(m)}"
 
     def reductions(self, goal: Array) -> Iterator[str]:
         """A sum or mean of a recorded value over some of its axes."""

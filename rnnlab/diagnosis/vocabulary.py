@@ -114,7 +114,7 @@ def counts(spaces: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     for name, value in spaces[0].items():
         if isinstance(value, np.ndarray) and name.isidentifier():
             found |= {f"{name}.shape[{k}]": n for k, n in enumerate(value.shape) if n > 1}
-            found |= {f"{name}.size": value.size} if value.ndim > 1 else {}
+            found |= {f"{name}.size": value.size} if value.ndim > 1 and value.size > 1 else {}
         elif isinstance(value, list | tuple) and len(value) > 1:
             found[f"len({name})"] = len(value)
     return found
