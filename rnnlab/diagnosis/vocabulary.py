@@ -86,7 +86,7 @@ def plain_words(words: Values) -> Values:
     """The names, elements and attributes among these texts, one for each value, the shortest."""
     kinds, found, seen = (ast.Name, ast.Subscript, ast.Attribute), {}, set()
     for text in sorted(words, key=lambda w: (len(w), w)):
-        key = b"".join(v.tobytes() for v in words[text])
+        key = str(words[text][0].shape).encode() + b"".join(v.tobytes() for v in words[text])
         if key not in seen and isinstance(ast.parse(text, mode="eval").body, kinds):
             seen.add(key)
             found[text] = words[text]
