@@ -23,7 +23,7 @@ def several(case: Case, codes: Codes, method: str, search: Search, scale: float,
     found: list[Repair] = []
     functions = sources(*codes)
     longer = Search(case, search.exact, functions, search.fresh, scale)
-    longer.most //= 2
+    longer.most = 2 * longer.most // 3
     remake = case.remake
     if remake is not None and case.steps > 1:
         short = remake(rng, True)
@@ -34,7 +34,7 @@ def several(case: Case, codes: Codes, method: str, search: Search, scale: float,
         exact = dict(claims)  # a loss among them is what it is
         exact |= {n: gradient(partial(short.loss, n), x, method) for n, x in short.inputs.items() if n in claims}
         shorter = Search(short, exact or search.exact, functions, Fresh(remake(rng, True), method, rng), 1.0)
-        shorter.most //= 2
+        shorter.most = longer.most
         if claims and shorter.wrong(shorter.goal.vector(claims)).any():
             found, right = all_repairs(shorter, MOST_MISTAKES)
             longer.current = shorter.current
