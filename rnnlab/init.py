@@ -59,7 +59,7 @@ INITIALIZERS: dict[str, Initializer] = {
 def initializer(name: str, value: str | Initializer) -> Initializer:
     """The function that `value` names, or `value` itself where it is a function already."""
     if callable(value):
-        return partial(_draw, name, value)
+        return value if getattr(value, "func", None) is _draw else partial(_draw, name, value)
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected the name of an initializer or a function, got {describe(value)}")
     return INITIALIZERS[one_of(name, value, INITIALIZERS)]

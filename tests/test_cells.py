@@ -530,3 +530,10 @@ def test_underflow_is_no_error_even_where_every_other_one_is_raised(
     with np.errstate(all="raise"):
         rl.Trainer(model, rl.Adam(1e-3), clip_norm=1.0).fit([batch] * 2, 2)
         model.predict(batch.x)
+
+
+@pytest.mark.parametrize("kind", ["gate_names", "state_names", "extra_names"])
+def test_names_that_are_one_string_are_refused(kind: str) -> None:
+    named = type("Named", (rl.RNNCell,), {kind: "forget"})
+    with pytest.raises(TypeError, match=rf"{kind}: .* write \('forget',\)"):
+        named(3, 4, rng=0)

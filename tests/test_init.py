@@ -198,3 +198,11 @@ def test_an_initializer_takes_a_seed_or_a_generator(init: Any) -> None:
     np.testing.assert_array_equal(init((2, 3, 3), 5), init((2, 3, 3), np.random.default_rng(5)))
     with refuses(TypeError, "rng"):
         init((2, 3, 3), "seed")
+
+
+def test_a_function_of_other_arguments_is_named_once() -> None:
+    with pytest.raises(TypeError) as error:
+        rl.RNNCell(3, 4, rng=0, recurrent_init=lambda shape: np.ones(shape))  # type: ignore[arg-type, misc]
+    assert str(error.value).count("expected a function") == 1
+    assert str(error.value).startswith("recurrent_init: ")
+    assert "partial" not in str(error.value)

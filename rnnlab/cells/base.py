@@ -99,6 +99,9 @@ class Cell(CheckedCell):
     ) -> None:
         if not self.gate_names:
             raise TypeError(f"{type(self).__name__}: expected gate_names, the names of its gates, got none")
+        for kind in ("gate_names", "state_names", "extra_names"):
+            if isinstance(names := getattr(self, kind), str):
+                raise TypeError(f"{kind}: expected a tuple of names, got the string {names!r}; write ({names!r},)")
         K, self.bias = len(self.gate_names), true_or_false("bias", bias)
         D = self.input_size = positive_int("input_size", input_size)
         H = self.hidden_size = positive_int("hidden_size", hidden_size)
