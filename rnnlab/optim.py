@@ -37,6 +37,8 @@ class Optimizer:
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Update every parameter in place. Raises TypeError or ValueError for names, shapes or numbers that do
         not fit, FloatingPointError for an update that is not finite; nothing has changed then."""
+        if not hasattr(self, "names"):
+            raise TypeError(f"{type(self).__name__}: expected super().__init__(lr) in its __init__, got no such call")
         check_params(params, params)
         check_params(grads, params, "grads")
         if not params:
@@ -59,7 +61,7 @@ class Optimizer:
             raise ValueError(f"params: expected {self.memory[0].size} numbers, as in earlier steps, got {flat.size}")
         rate = positive_float("lr", self.lr(self.steps), zero=True) if callable(self.lr) else self.lr
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported here
-            change, memory = self.update(flat, self.memory or self.start(flat), rate, self.steps + 1)
+            change, memory = self._updated(flat, rate)
             weights = np.concatenate([params[name].ravel() for name in names])
             if self.weight_decay:
                 change = change + rate * self.weight_decay * weights
@@ -76,9 +78,22 @@ class Optimizer:
                 p[...] = weights[start : start + p.size].reshape(p.shape)
                 start += p.size
 
+    def _updated(self, flat: Array, rate: float) -> tuple[Array, tuple[Array, ...]]:
+        """What `update` answers; TypeError where that is no change and no memory."""
+        answer = self.update(flat, self.memory or self.start(flat), rate, self.steps + 1)
+        whole = isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], tuple)
+        if not whole or any(np.shape(a) != flat.shape for a in (answer[0], *answer[1])):
+            raise TypeError(
+                f"update: expected (change, memory), memory a tuple, every array of shape {flat.shape}, got "
+                f"{describe(answer)}"
+            )
+        return answer
+
     def start(self, grad: Array) -> tuple[Array, ...]:
-        """The memory before the first step."""
-        raise NotImplementedError
+        """The memory before the first step: a tuple of arrays like `grad`, () for none."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no start: write start(grad), its memory at the first step"
+        )
 
     def update(self, grad: Array, memory: tuple[Array, ...], rate: float, n: int) -> tuple[Array, tuple[Array, ...]]:
         """What one step does.
@@ -93,7 +108,7 @@ class Optimizer:
         -------
         (what to subtract from the weights, the new memory).
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no update: write update(grad, memory, rate, n)")
 
 
 class SGD(Optimizer):

@@ -11,6 +11,7 @@ import pytest
 from cases import refuses
 
 import rnnlab as rl
+from rnnlab.optim import Optimizer
 
 GRADIENTS = [0.5, -2.0, 0.25, 0.0, 3.0, 1e-6]
 OPTIMIZERS = {
@@ -336,3 +337,54 @@ def test_the_memory_goes_by_name_and_not_by_the_order_of_a_dict(make: Any) -> No
         np.testing.assert_array_equal(turned[name], p)
     with refuses(ValueError, "params"):
         first.step({"a": np.zeros(3), "c": np.zeros(3)}, {"a": np.zeros(3), "c": np.zeros(3)})
+
+
+class NoMemory(Optimizer):
+    def start(self, grad: Any) -> Any:
+        return ()
+
+    def update(self, grad: Any, memory: Any, rate: float, n: int) -> Any:
+        return rate * grad
+
+
+class OneArray(NoMemory):
+    def update(self, grad: Any, memory: Any, rate: float, n: int) -> Any:
+        return rate * grad, grad
+
+
+class Shorter(NoMemory):
+    def update(self, grad: Any, memory: Any, rate: float, n: int) -> Any:
+        return rate * grad[:1], ()
+
+
+class NoStart(Optimizer):
+    pass
+
+
+class NoUpdate(NoMemory):
+    update = Optimizer.update
+
+
+class NoInit(NoMemory):
+    def __init__(self) -> None:
+        self.lr = 0.1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "error", "message"),
+    [
+        (NoMemory(0.1), TypeError, r"update: expected \(change, memory\)"),
+        (OneArray(0.1), TypeError, "memory a tuple"),
+        (Shorter(0.1), TypeError, r"every array of shape \(4,\)"),
+        (NoStart(0.1), NotImplementedError, "NoStart has no start: write"),
+        (NoUpdate(0.1), NotImplementedError, "NoUpdate has no update: write"),
+        (NoInit(), TypeError, r"NoInit: expected super\(\)\.__init__\(lr\)"),
+    ],
+)
+def test_an_optimizer_of_ones_own_is_told_what_to_write(
+    optimizer: Optimizer, error: type[Exception], message: str
+) -> None:
+    params = {"w": np.ones(4)}
+    with pytest.raises(error, match=message):
+        optimizer.step(params, {"w": np.ones(4)})
+    assert np.array_equal(params["w"], np.ones(4))
