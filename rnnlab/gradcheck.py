@@ -125,6 +125,12 @@ def check_gradients(
             error.add_note(
                 "step reads self.b, but its argument a = W_x x + b has the bias already: leave it out there."
             )
+        wrong = {row.array for row in rows if not row.error <= bound}
+        if isinstance(target, Cell) and wrong == {"W_h"} and type(target).recurrent_grads is Cell.recurrent_grads:
+            error.add_note(
+                "W_h's gradient is h_{t-1}^T d_a unless the cell says otherwise. Where W_h multiplies something "
+                "else, write recurrent_grads; GRUResetBeforeCell shows how."
+            )
         raise error
     return report
 

@@ -14,6 +14,7 @@ from cases import CELLS, each_cell, refuses
 
 import rnnlab as rl
 from rnnlab.cells.base import outer_products
+from rnnlab.ops import sigmoid
 
 PAIRS = [(lower, upper) for lower, upper in zip(CELLS, (*CELLS[1:], CELLS[0]), strict=True)]
 each_pair = pytest.mark.parametrize("pair", PAIRS, ids=lambda p: "-".join(c.__name__ for c in p))
@@ -645,3 +646,28 @@ def test_a_parameter_without_a_gradient_is_named() -> None:
         rl.check_gradients(Forgotten(3, 4, rng=0))
     with refuses(TypeError, "recurrent_grads"):
         rl.check_gradients(NoAnswer(3, 4, rng=0))
+
+
+class Minimal(rl.Cell):
+    """A minimal gated unit (Zhou et al., 2016) that says nothing of what the candidate's W_h multiplies."""
+
+    gate_names = ("forget", "candidate")
+
+    def step(self, a: Any, prev: Any) -> Any:
+        (h,) = prev
+        f = sigmoid(a[0] + h @ self.W_h[0])
+        n = np.tanh(a[1] + f * h @ self.W_h[1])
+        return (f, n), ((1 - f) * h + f * n,), ()
+
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        (d,), (h,), (f, n) = d_next, prev, gates
+        d_n = d * f * (1 - n**2)
+        s = d_n @ self.W_h[1].T
+        d_f = (d * (n - h) + s * h) * f * (1 - f)
+        return (d_f, d_n), (d * (1 - f) + s * f + d_f @ self.W_h[0].T,), ()
+
+
+def test_a_cell_whose_W_h_multiplies_something_else_is_told_to_write_recurrent_grads() -> None:
+    with pytest.raises(rl.GradientMismatch) as error:
+        rl.check_gradients(Minimal(3, 4, rng=0))
+    assert "write recurrent_grads" in error.value.__notes__[0]
