@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rnnlab import init, ops, tasks
-from rnnlab.batch import Batch, LossAndGrads, pad
+from rnnlab.batch import Batch, BatchStream, LossAndGrads, pad
 from rnnlab.cells import (
     Bidirectional,
     Cell,
@@ -28,7 +28,7 @@ from rnnlab.history import History
 from rnnlab.loading import load
 from rnnlab.losses import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from rnnlab.model import SequenceModel
-from rnnlab.optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_value, linear_decay
+from rnnlab.optim import SGD, Adagrad, Adam, Optimizer, RMSProp, clip_by_global_norm, clip_by_value, linear_decay
 from rnnlab.readout import Dense, Embedding
 from rnnlab.trainer import Trainer
 
@@ -51,6 +51,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "Batch",
+    "BatchStream",
     "Bidirectional",
     "Cell",
     "Checkpoint",
@@ -69,6 +70,7 @@ __all__ = [
     "History",
     "LSTMCell",
     "LossAndGrads",
+    "Optimizer",
     "RMSProp",
     "RNNCell",
     "Reversed",

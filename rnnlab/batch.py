@@ -68,6 +68,12 @@ class BatchStream(ABC):
         return self.stream()
 
 
+def check_batch(name: str, value: object) -> None:
+    """TypeError for anything but a `Batch`."""
+    if not isinstance(value, Batch):
+        raise TypeError(f"{name}: expected a Batch, got {describe(value)}; write rl.Batch(x, y)")
+
+
 class Rounds(BatchStream):
     """A list of batches, round after round; with `shuffle`, each in an order drawn from (seed, round).
 
@@ -76,8 +82,7 @@ class Rounds(BatchStream):
 
     def __init__(self, batches: Sequence[Batch], shuffle: bool, seed: int) -> None:
         for n, batch in enumerate(batches):
-            if not isinstance(batch, Batch):
-                raise TypeError(f"batches[{n}]: expected a Batch, got {describe(batch)}")
+            check_batch(f"batches[{n}]", batch)
         if not batches:
             raise ValueError("batches: expected at least one Batch, got none")
         self.batches, self.shuffle, self.seed = list(batches), true_or_false("shuffle", shuffle), seed
@@ -107,7 +112,9 @@ def pad(sequences: Iterable[Array]) -> tuple[Array, Array]:
         raise ValueError("sequences: expected at least one, got none")
     first = arrays[0]
     for n, array in enumerate(arrays):
-        if not (array.ndim and array.size) or array.shape[1:] != first.shape[1:] or array.dtype != first.dtype:
+        if array.ndim and not array.size:
+            raise ValueError(f"sequences[{n}]: expected at least one step, got an empty sequence; leave it out")
+        if not array.ndim or array.shape[1:] != first.shape[1:] or array.dtype != first.dtype:
             like = f" like {describe(first)}, the first" if n else ""
             raise ValueError(f"sequences[{n}]: expected an array of at least one step{like}, got {describe(array)}")
     lengths = np.array([len(array) for array in arrays])
@@ -138,8 +145,8 @@ def targets(batch: Batch, alive: Array | None, shape: tuple[int, int, int], axes
         y = np.zeros((T, *answers.shape), answers.dtype)
         y[last, rows] = answers
         return y, mask
-    for name, array in (("y", y), ("mask", to_array("mask", batch.mask))):
-        if array.shape[:2] == (B, T) != (T, B):
+    for name, array in (("y", y), ("mask", y if batch.mask is None else to_array("mask", batch.mask))):
+        if array.shape[:2] == (B, T) and T != B:
             raise ValueError(
                 f"{name}: expected time first like x, (T={T}, B={B}), got {array.shape}: one of the two looks like "
                 f"(B, T); `swapaxes(0, 1)` puts time first"
@@ -162,5 +169,5 @@ def _one_answer(y: Array, shape: tuple[int, int, int], axes: int | None) -> bool
     """Whether y holds one answer a sequence, (B,) or (B, O), rather than one at every step."""
     T, B, O = shape  # noqa: E741
     if axes is None:  # (T, B) where both are possible
-        return y.shape == (B,) or (y.shape == (B, O) != (T, B))
+        return y.shape == (B,) or (y.shape == (B, O) and (B, O) != (T, B))
     return y.shape[:1] == (B,) and (y.ndim == axes - 1 or (axes == 3 and O == 1 and y.ndim == 1))

@@ -57,7 +57,10 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         os.replace(part, target)
         sync_folder(target.parent)
     except OSError as error:
-        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+        text = error.strerror or str(error)
+        if error.errno == errno.ENOENT and not target.parent.exists():
+            text = f"the folder {target.parent} does not exist; make it first"
+        raise OSError(error.errno or errno.EIO, text, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
         _writing.discard(part.name)

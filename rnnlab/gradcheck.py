@@ -32,7 +32,7 @@ from rnnlab.validate import describe, generator, positive_float, positive_int
 
 LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
 FLOOR = 1e-5  # a block is measured against at least this share of the largest gradient
-ROUNDING = 32.0  # an error of so many times what rounding the inputs does is none
+ROUNDING = 32.0  # an error is forgiven up to this many times what rounding the inputs changes
 MOST_STATES = 40  # of a longer sequence so many dL/dstate_t are compared, the first and the last among them
 TOLERANCE = {COMPLEX: 1e-9, CENTRAL: 1e-6}
 
@@ -159,7 +159,9 @@ def _case(
         case.target = repr(target)
         return case
     if not inspect.isroutine(target) or not hasattr(inspect.unwrap(target), "__code__"):
-        raise TypeError(f"target: expected a Cell, a SequenceModel or a function, got {describe(target)}")
+        made = isinstance(target, type) and issubclass(target, Cell)
+        advice = f"; make one: {target.__name__}(3, 4)" if made else ""
+        raise TypeError(f"target: expected a Cell, a SequenceModel or a function, got {describe(target)}{advice}")
     if len(arguments) == 2 and callable(arguments[0]) and isinstance(arguments[1], tuple | list):
         case = pair_case(target, arguments[0], arguments[1], rng)
     else:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from rnnlab.batch import Batch, LossAndGrads, targets
+from rnnlab.batch import Batch, LossAndGrads, check_batch, targets
 from rnnlab.cells.arrays import padded
 from rnnlab.cells.base import Cell
 from rnnlab.cells.bidirectional import Recurrent, Tapes
@@ -216,8 +216,7 @@ class SequenceModel:
         self, batch: Batch, state: State | None, rng: Seed | None
     ) -> tuple[Any, Array, Array | slice, Array, tuple[Tapes, ...], list[Array]]:
         """(loss, its derivative, the steps that it reads, what the readout sees there, the tapes, dropout's scales)."""
-        if not isinstance(batch, Batch):
-            raise TypeError(f"batch: expected a Batch, got {describe(batch)}")
+        check_batch("batch", batch)
         scales = self.dropout_scales(batch.x, rng)
         tapes = self.unroll(batch.x, state, batch.lengths, scales)
         y, mask = self.targets(batch)
@@ -259,11 +258,12 @@ class SequenceModel:
         -------
         One tape for each layer. Raises as `Cell.forward`, and where `state` does not hold one entry for each layer.
         """
-        if state is not None and not (isinstance(state, Sequence | np.ndarray) and has_entries(state)):
-            raise TypeError(f"state: expected one array for each of {len(self.cells)} layers, got {describe(state)}")
-        states = (None,) * len(self.cells) if state is None else tuple(state)
-        if len(states) != len(self.cells):
-            raise ValueError(f"state: expected one array for each of {len(self.cells)} layers, got {len(states)}")
+        states: State = (None,) * len(self.cells) if state is None else state
+        listed = isinstance(states, Sequence | np.ndarray) and has_entries(states)
+        if not listed or len(states) != len(self.cells) or getattr(states, "ndim", 4) == 3:
+            advice = "; write [state]" if isinstance(state, np.ndarray) and len(self.cells) == 1 else ""
+            text = f"state: expected a list of one array (S, B, H) for each of {len(self.cells)} layers, got "
+            raise (ValueError if listed else TypeError)(text + describe(state) + advice)
         x, alive = padded(x, lengths)
         given = () if alive is None else (alive,)  # a cell of the user's may not take any
         tapes: list[Tapes] = []

@@ -9,6 +9,7 @@ from rnnlab.cells.arrays import one_hot_products
 from rnnlab.ops import Array
 from rnnlab.params import Layer
 from rnnlab.validate import (
+    REST,
     Axis,
     check_finite,
     float_array,
@@ -16,11 +17,8 @@ from rnnlab.validate import (
     generator,
     label_array,
     positive_int,
-    to_array,
     true_or_false,
 )
-
-AXES = tuple(f"axis {n}" for n in range(64))  # names of the axes before the last
 
 
 class Dense(Layer):
@@ -60,7 +58,7 @@ class Dense(Layer):
     def forward(self, h: Array) -> Array:
         """y = h W + b for h (..., H). Raises TypeError or ValueError for what is not that, FloatingPointError
         where y is not finite."""
-        h = self._check("h", h, to_array("h", h).shape[:-1], ("H", self.input_size))
+        h = self._check("h", h, REST, ("H", self.input_size))
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported below
             y = h @ self.W + self.b
         if not np.isfinite(y).all():
@@ -71,8 +69,8 @@ class Dense(Layer):
 
     def backward(self, h: Array, d_y: Array) -> tuple[dict[str, Array], Array]:
         """(gradients like `params`, dL/dh) from the h of the forward pass and dL/dy (..., O); raises as `forward`."""
-        h = self._check("h", h, to_array("h", h).shape[:-1], ("H", self.input_size))
-        d_y = self._check("d_y", d_y, h.shape[:-1], ("O", self.output_size))
+        h = self._check("h", h, REST, ("H", self.input_size))
+        d_y = self._check("d_y", d_y, *(("", n) for n in h.shape[:-1]), ("O", self.output_size))
         rows, d_rows = h.reshape(-1, self.input_size), d_y.reshape(-1, self.output_size)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported below
             grads = {"W": rows.T @ d_rows, "b": d_rows.sum(axis=0, keepdims=True)}
@@ -83,15 +81,15 @@ class Dense(Layer):
                 raise FloatingPointError(f"Dense: dL/d{name} is not finite")
         return grads, d_h
 
-    def _check(self, name: str, value: object, lead: tuple[int, ...], last: Axis) -> Array:
-        return float_array(name, value, [*zip(AXES, lead, strict=False), last], self.dtype)
+    def _check(self, name: str, value: object, *axes: Axis) -> Array:
+        return float_array(name, value, axes, self.dtype)
 
 
 class Embedding(Layer):
     """x_t = W[n_t]: a row of numbers for each integer n; W is drawn from N(0, 1).
 
-    A cell by itself reads an integer as a one-hot row, so its W_x holds H numbers a gate for each of them; an embedding
-    puts a width of its own in between (Bengio et al. 2003).
+    A cell by itself reads an integer as a one-hot row, so its W_x holds H numbers a gate for each of them. With an
+    embedding, each integer has `output_size` numbers, and W_x is as wide as that (Bengio et al. 2003).
 
     Parameters
     ----------

@@ -20,9 +20,9 @@ _limiting = Lock()  # held by the `fit` that limits the threads
 def one_blas_thread() -> Iterator[None]:
     """One BLAS thread within, for products this small lose time to more: a lot of it on a busy machine.
 
-    What counts is the number that the BLAS has now; where the environment asked for it, it stands. Of several `fit`s
-    at once the first one sets the limit, and lifts it (another thread could not). Without threadpoolctl (in the extra
-    "lesson") nothing changes.
+    Where an environment variable asks for the number of threads that the BLAS has now, that number is kept. Of several
+    `fit`s at once the first one sets the limit, and lifts it (another thread could not). Without threadpoolctl (in the
+    extra "lesson") nothing changes.
     """
     first, limit = False, None
     try:

@@ -116,9 +116,9 @@ class Trainer:
         Parameters
         ----------
         batches
-            A task, which is read on from the batch of this trainer's step number; a list of `Batch`, which goes round,
-            each round (after the first) from a zero state, and is read on where the last `fit` with it ended; or any
-            other iterable of `Batch`, which is read from its start.
+            A task, whose batch n is read when this trainer has done n steps; a list of `Batch`, which goes round, each
+            round (after the first) from a zero state, and is read on where the last `fit` with it ended; or any other
+            iterable of `Batch`, which is read from its start.
         steps, epochs
             The number of steps; or, of a list, of rounds.
         shuffle
@@ -143,19 +143,23 @@ class Trainer:
             soon. As for errors of `loss_and_grads`, the parameters are then those of the last complete step.
         """
         if not has_entries(batches):
-            raise TypeError(f"batches: expected a task or an iterable of Batch, got {describe(batches)}")
+            advice = "; write [batch]" if isinstance(batches, Batch) else ""
+            raise TypeError(f"batches: expected a task or an iterable of Batch, got {describe(batches)}{advice}")
         rounds = Rounds(batches, shuffle, self.seed) if isinstance(batches, list | tuple) else None
         if rounds is None and true_or_false("shuffle", shuffle):
             raise ValueError(f"shuffle: expected False for what is not a list of batches, got {shuffle}")
-        if (steps is None) == (epochs is None) or (epochs is not None and rounds is None):
-            raise ValueError(
-                f"steps: expected a number of steps or, of a list of batches, of epochs, got {steps} and {epochs}"
-            )
+        if epochs is not None and rounds is None:
+            raise ValueError(f"epochs: expected None, for only a list has an end, got {epochs}; give steps=")
+        if (steps is None) == (epochs is None):
+            raise ValueError(f"steps: expected either steps= or, of a list, epochs=, got {steps} and {epochs}")
         n = 100 if rounds is None else len(rounds.batches)
         steps = positive_int("steps", steps) if epochs is None else positive_int("epochs", epochs) * n
         held = self._held(validation)
         if held is None and (every is not None or any(isinstance(c, EarlyStopping) for c in self.callbacks)):
-            raise ValueError(f"validation: expected a Batch or a task where it is asked for, got {describe(held)}")
+            raise ValueError(
+                "validation: expected a Batch or a task, whose loss EarlyStopping and every= read, got None; "
+                "give validation="
+            )
         every, done, ended = n if every is None else positive_int("every", every), 0, False
         source = self._reads(rounds or batches)
         with one_blas_thread(), progress_line(steps, progress) as show:
@@ -172,7 +176,7 @@ class Trainer:
                 if ended := self._called():
                     break
         if done < steps and not ended:
-            raise ValueError(f"batches: expected {steps} of them, got {done}; a list goes round")
+            raise ValueError(f"batches: expected {steps} of them, got {done}; a list goes round: give list(batches)")
         return self.history
 
     def _reads(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -285,7 +289,7 @@ _TRAINED: WeakKeyDictionary[Optimizer, Any] = WeakKeyDictionary()  # which model
 
 def _say_precision(batch: Batch, model: SequenceModel) -> None:
     """Warn, once, of data in float64 for a model in float32."""
-    if model.readout.dtype == np.float32 and getattr(batch.x, "dtype", None) == np.float64:
+    if model.readout.dtype == np.float32 and getattr(getattr(batch, "x", None), "dtype", None) == np.float64:
         warnings.warn(
             "x: float64 data is converted for this float32 model at every step; x.astype(np.float32) does it once",
             stacklevel=1,

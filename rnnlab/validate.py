@@ -12,18 +12,23 @@ import numpy as np
 from rnnlab.ops import Array
 
 DTYPES = tuple(map(np.dtype, ("float32", "float64", "complex64", "complex128")))
-Axis = tuple[str, int | None]  # the letter of an axis and its length, None for any
+Axis = tuple[str, int | None]  # the letter of an axis, "" for none, and its length, None for any
+REST: Axis = ("...", None)  # as the first one: any axes
 
 
 def describe(value: object) -> str:
-    """What was given, in a few words: type, shape and dtype."""
+    """What was given, in a few words on one line: type, shape and dtype."""
+    if value is None:
+        return "None"
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
-    return f"{type(value).__name__} {value!r:.60}"
+    return f"{type(value).__name__} {' '.join(map(str.strip, repr(value).splitlines())):.60}"
 
 
 def to_array(name: str, value: object) -> Array:
-    """`np.asarray(value)`; ValueError for rows of different lengths, TypeError for a masked array."""
+    """`np.asarray(value)`; ValueError for rows of different lengths, TypeError for None and for a masked array."""
+    if value is None:
+        raise TypeError(f"{name}: expected an array, got None")
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{name}: expected a plain array, got a masked one, whose mask would be lost; write {name}.filled(0) "
@@ -41,13 +46,14 @@ def to_array(name: str, value: object) -> Array:
 def check_shape(name: str, array: Array, axes: Iterable[Axis]) -> None:
     """Raise ValueError unless `array` has these axes, none of them empty."""
     axes = tuple(axes)
+    wanted = ", ".join("=".join(str(part) for part in axis if part not in ("", None)) for axis in axes)
+    if REST in axes:
+        axes = (*[("", None)] * (array.ndim - len(axes) + 1), *axes[1:])
     expected = [m if n is None else n for (_, n), m in zip(axes, array.shape, strict=False)]
     if array.ndim != len(axes) or expected != list(array.shape):
-        wanted = ", ".join(letter if n is None else f"{letter}={n}" for letter, n in axes)
         raise ValueError(f"{name}: expected shape ({wanted}), got {array.shape}")
     if 0 in array.shape:
-        letters = "".join(letter for letter, _ in axes)
-        raise ValueError(f"{name}: expected at least one entry on each axis of {letters}, got shape {array.shape}")
+        raise ValueError(f"{name}: expected at least one entry on each axis of ({wanted}), got shape {array.shape}")
 
 
 def check_finite(name: str, array: Array) -> None:

@@ -406,3 +406,34 @@ def test_what_can_never_be_right_gives_no_answer(name: str) -> None:
             except (TypeError, ValueError, FloatingPointError):
                 continue
             pytest.fail(f"{argument} = {what} ({describe(bad)}) gave an answer")
+
+
+BATCH = rl.Batch(X, Y)
+LEARNER = partial(rl.Trainer, copy_of(MODEL))
+ADVICE: dict[str, tuple[Callable[[], Any], str]] = {
+    "every": (lambda: LEARNER(rl.SGD(0.1)).fit([BATCH], 3, every=2), "give validation="),
+    "epochs": (lambda: LEARNER(rl.SGD(0.1)).fit(rl.tasks.adding(4), epochs=2), "give steps="),
+    "iterator": (lambda: LEARNER(rl.SGD(0.1)).fit(iter([BATCH]), 3), "give list(batches)"),
+    "pairs": (lambda: LEARNER(rl.SGD(0.1)).fit([(X, Y)], 3), "write rl.Batch(x, y)"),  # type: ignore[list-item]
+    "one batch": (lambda: LEARNER(rl.SGD(0.1)).fit(BATCH, 3), "write [batch]"),  # type: ignore[arg-type]
+    "width": (lambda: rl.Dense(4, 1).forward(np.ones((3, 5))), "expected shape (..., H=4)"),
+    "empty sequence": (lambda: rl.pad([[1], []]), "sequences[1]: "),  # type: ignore[list-item]
+    "state": (lambda: MODEL.predict(X, np.zeros((2, B, H))), "write [state]"),  # type: ignore[arg-type]
+    "folder": (lambda: MODEL.save("absent/x.npz"), "make it first"),
+    "no y": (lambda: MODEL.mean_loss(rl.Batch(X, None)), "y: expected an array, got None"),  # type: ignore[arg-type]
+    "no x": (lambda: CELL.forward(None), "x: expected an array, got None"),  # type: ignore[arg-type]
+    "tape": (lambda: lab.jacobians(CELL, X), "write cell.forward(x)"),  # type: ignore[arg-type]
+    "class": (lambda: rl.check_gradients(rl.LSTMCell), "make one: LSTMCell(3, 4)"),
+    "gate": (lambda: CELL.set_bias("update", 1.0), "update_bias: "),
+}
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_a_refusal_says_what_to_do_on_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    call, advice = ADVICE[name]
+    with pytest.raises((TypeError, ValueError, OSError)) as caught:
+        call()
+    assert advice in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

@@ -131,7 +131,10 @@ def test_networks_are_built_as_described() -> None:
     ("run", "message"),
     [
         (replace(TINY, network=Network("LSTN", 4)), "cell: expected one of 'GRU', 'LSTM', 'RNN', got 'LSTN'"),
-        (replace(TINY, network=Network("GRU", 4, forget_bias=1.0)), "bias of a gate: expected one of .* got 'forget'"),
+        (
+            replace(TINY, network=Network("GRU", 4, forget_bias=1.0)),
+            "forget_bias: expected the bias of one of .* got that of 'forget'",
+        ),
         (replace(TINY, task="additing"), "task: expected one of 'adding', 'movie', 'temporal order', got 'additing'"),
         (replace(TINY, optimizer="Adom"), "optimizer: expected one of 'Adam', 'SGD', got 'Adom'"),
         (replace(TINY, T=1), "T: expected an integer of at least 2, got 1"),

@@ -96,12 +96,13 @@ def test_a_carried_state_is_dropped_where_the_list_wraps() -> None:
 def test_what_cannot_go_round_is_refused() -> None:
     task = rl.tasks.adding(6)
     for wrong in (
-        lambda: trainer().fit(task, epochs=2),
         lambda: trainer().fit(batches()),
         lambda: trainer().fit(batches(), 2, epochs=2),
     ):
         with refuses(ValueError, "steps"):
             wrong()
+    with refuses(ValueError, "epochs"):
+        trainer().fit(task, epochs=2)
     with refuses(ValueError, "shuffle"):
         trainer().fit(task, 2, shuffle=True)
     with refuses(ValueError, "batches"):

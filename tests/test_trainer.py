@@ -402,7 +402,7 @@ def spoiled(where: str) -> Any:
         ("loss", FloatingPointError, r"^loss: expected a finite number, got nan"),
         ("inf", FloatingPointError, r"^loss: expected a finite number, got inf"),
         ("derivative", FloatingPointError, r"^loss: .*derivative.*nan at time step 7, sequence 2"),
-        ("nothing", TypeError, r"^loss: expected .*\(loss, d_prediction\), got NoneType"),
+        ("nothing", TypeError, r"^loss: expected .*\(loss, d_prediction\), got None"),
         ("alone", TypeError, r"^loss: expected .*\(loss, d_prediction\), got "),
         ("an array", TypeError, r"^loss: expected .*number.*, got an array"),
         ("shape", ValueError, r"^loss: expected .*derivative.*shape \(1, 4, 1\), got \(1, 4\)"),

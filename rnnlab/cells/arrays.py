@@ -32,7 +32,7 @@ def alive_steps(lengths: object, T: int, B: int) -> Array | None:
         check_shape("lengths", array, (("T", T), ("B", B)))
     elif array.dtype.kind not in "iu":
         raise TypeError(f"lengths: expected (B={B},) integers or (T, B) booleans, got {describe(lengths)}")
-    elif array.shape == (T,) != (B,):
+    elif array.shape == (T,) and T != B:
         raise ValueError(
             f"lengths: expected one for each of B={B} sequences, got {T}, as many as x has steps: where x is "
             "(B, T, ...), `x.swapaxes(0, 1)` puts time first"

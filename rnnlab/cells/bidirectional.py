@@ -110,7 +110,9 @@ class Bidirectional(Layer):
     def check_tape(self, tape: object) -> None:
         """TypeError or ValueError for anything but the tape of a pass over this layer."""
         if not isinstance(tape, DirectionsTape) or tape.orders != self.orders:
-            raise TypeError(f"tape: expected the tape of this layer's forward pass, got {describe(tape)}")
+            raise TypeError(
+                f"tape: expected the tape of this layer's forward pass, got {describe(tape)}; write layer.forward(x)"
+            )
         for cell, part in zip(self.cells, tape.tapes, strict=True):
             cell.check_tape(part)
 

@@ -24,7 +24,10 @@ class CheckedCell(Layer):
 
     def set_bias(self, gate: str, value: float | Array) -> None:
         """Set one gate's bias to a number or to (H,) numbers; errors name it "<gate>_bias"."""
-        k, name = self.gate_names.index(one_of("gate", gate, self.gate_names)), f"{gate}_bias"
+        name = f"{gate}_bias"
+        if isinstance(gate, str) and gate not in self.gate_names:
+            raise ValueError(f"{name}: expected the bias of one of the gates {self.gate_names}, got that of {gate!r}")
+        k = self.gate_names.index(one_of("gate", gate, self.gate_names))
         array = to_array(name, value)
         if not self.bias:
             raise ValueError(f"{name}: expected None for a cell with bias=False, got {describe(value)}")
@@ -58,7 +61,9 @@ class CheckedCell(Layer):
     def check_tape(self, tape: Tape) -> None:
         """TypeError or ValueError for anything but a tape of this cell's shapes."""
         if not isinstance(tape, Tape):
-            raise TypeError(f"tape: expected the Tape of this cell's forward pass, got {describe(tape)}")
+            raise TypeError(
+                f"tape: expected the Tape of this cell's forward pass, got {describe(tape)}; write cell.forward(x)"
+            )
         (T, B), S, K, E = tape.x.shape[:2], len(self.state_names), len(self.gate_names), len(self.extra_names)
         H, x = self.hidden_size, (T, B, self.input_size)[: tape.x.ndim]  # integers have no axis D
         for name, shape in {"x": x, "states": (T + 1, S, B, H), "gates": (K, T, B, H), "extras": (E, T, B, H)}.items():

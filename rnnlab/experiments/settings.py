@@ -94,7 +94,7 @@ class Network:
             biases = {"forget": b, "input": -b} if kind is LSTMCell else {"update": b}
         for gate, value in biases.items():
             if value is not None:
-                cell.set_bias(one_of("bias of a gate", gate, cell.gate_names), value)
+                cell.set_bias(gate, value)
         return cell
 
 
