@@ -14,7 +14,7 @@ from rnnlab.files import check_writable, is_safetensors, path_of, write_arrays
 from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
 from rnnlab.optim import Optimizer, uninterrupted
-from rnnlab.saving import arguments, check_arrays, first_difference, model_parts, outline, read
+from rnnlab.saving import arguments, check_arrays, check_whole, first_difference, model_parts, outline, read
 from rnnlab.validate import describe, positive_int
 
 
@@ -41,6 +41,7 @@ def save_trainer(trainer: Run, path: str | Path) -> None:
     header, arrays = model_parts(trainer.model)
     optimizer, history = trainer.optimizer, {f.name: getattr(trainer.history, f.name) for f in fields(trainer.history)}
     numbers = {name for name, values in history.items() if all(type(value) is float for value in values)}
+    check_whole([outline(trainer.optimizer), trainer.task])
     header["run"] = settings(trainer) | {
         "step": trainer.step,
         "begun": trainer.begun,

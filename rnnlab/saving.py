@@ -16,13 +16,15 @@ file.
 
 An outline says how an object is built: {"class": name, argument: value, ...} with the arguments of the constructor
 that the object keeps as attributes of the same names; a value is a number, a string, a list or an outline. So a cell of
-yours with an option is saved and loaded when its constructor says `self.option = option`.
+yours with an option is saved and loaded when its constructor says `self.option = option`; an optimizer or a task that
+does not say so is refused.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,12 @@ import numpy as np
 
 from rnnlab.files import crc32, read_arrays, write_arrays
 from rnnlab.ops import Array
+from rnnlab.params import Layer
 from rnnlab.validate import check_finite, describe
 
 VERSION = 1
 OF_RUN = ("optimizer", "state", "history", "best")  # how the names of the arrays begin that a trainer adds
+NOT_KEPT = "not kept"  # in an outline: the arguments that the object has no attribute for
 NOT_OUTLINED = ("self", "rng", "model", "optimizer", "callbacks")
 
 
@@ -54,20 +58,46 @@ def outline(value: Any) -> Any:
         return {"array": [list(value.shape), value.dtype.name, crc32(value)]}
     if inspect.isroutine(value) or isinstance(value, type):
         return {"function": name_of(value)}
-    return {"class": name_of(type(value))} | {name: outline(getattr(value, name)) for name in arguments(value)}
+    if isinstance(value, partial):
+        made = {"func": value.func, "args": value.args, **value.keywords}
+    else:
+        made = {name: getattr(value, name) for name in arguments(value)}
+    lost = [name for name in _named(value) if not hasattr(value, name)]
+    missing = {NOT_KEPT: lost} if lost and not isinstance(value, Layer) else {}  # a cell may keep them as parameters
+    return {"class": name_of(type(value))} | {name: outline(part) for name, part in made.items()} | missing
 
 
 def arguments(made: object) -> list[str]:
     """The arguments of the constructors of this object's class that it keeps under their names."""
+    return [name for name in _named(made) if hasattr(made, name)]
+
+
+def _named(made: object) -> list[str]:
+    """The arguments that the constructors of this object's class take by name."""
     found: dict[str, None] = {}
     for cls in type(made).__mro__:
         if (init := vars(cls).get("__init__")) is None or cls is object:
             continue
         parameters = inspect.signature(init).parameters.values()
-        found |= dict.fromkeys(p.name for p in parameters if p.name not in NOT_OUTLINED and hasattr(made, p.name))
+        named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        found |= dict.fromkeys(name for name in named if name not in NOT_OUTLINED)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break  # it hands nothing on to the class above
     return list(found)
+
+
+def check_whole(made: Any) -> None:
+    """ValueError for the outline of an optimizer or a task that does not keep an argument of its constructor."""
+    if not isinstance(made, dict):
+        for part in made if isinstance(made, list) else ():
+            check_whole(part)
+        return
+    for name in made.get(NOT_KEPT, ()):
+        raise ValueError(
+            f"{made['class']}: expected its argument {name!r} kept under its name, so that loading can compare it, "
+            f"got no such attribute; write self.{name} = {name} in its __init__"
+        )
+    check_whole(list(made.values()))
 
 
 def name_of(thing: Any) -> str:

@@ -263,3 +263,52 @@ def test_a_damaged_run_is_refused_and_changes_nothing(suffix: str) -> None:
 def test_long_runs_stay_small() -> None:
     assert long_predict(20_000).survived
     assert long_run(400).survived
+
+
+class Slow(rl.optim.Optimizer):
+    """SGD divided by k, an option that it keeps under another name."""
+
+    def __init__(self, lr: float, k: int) -> None:
+        super().__init__(lr)
+        self._k = k
+
+    def start(self, grad: Any) -> Any:
+        return ()
+
+    def update(self, grad: Any, memory: Any, rate: float, n: int) -> Any:
+        return rate * grad / self._k, ()
+
+
+class Ones(rl.tasks.BatchStream):
+    """A task that keeps its length under another name."""
+
+    def __init__(self, length: int) -> None:
+        self._n = length
+
+    def batch(self, n: int) -> rl.Batch:
+        return rl.Batch(np.ones((self._n, 2, 2)), np.ones((self._n, 2, 1)))
+
+
+def test_an_option_of_an_optimizer_or_a_task_that_would_be_lost_is_refused(tmp_path: Path) -> None:
+    trainer, task = adder(Slow(0.1, 3))
+    trainer.fit(task, 1)
+    with pytest.raises(ValueError, match=r"^Slow: expected its argument 'k' .*; write self\.k = k in its __init__"):
+        trainer.save(tmp_path / "run.npz")
+    trainer, _ = adder()
+    trainer.fit(Ones(4), 1)  # which trains, but cannot be saved
+    with pytest.raises(ValueError, match=r"^Ones: expected its argument 'length' .*; write self\.length = length"):
+        trainer.save(tmp_path / "run.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_number_of_reveals_is_another_task(tmp_path: Path) -> None:
+    def movies() -> rl.Trainer:
+        model = rl.SequenceModel(rl.RNNCell(5, 3, rng=0), rl.Dense(3, 4, rng=1), rl.softmax_cross_entropy)
+        return rl.Trainer(model, rl.SGD(0.1))
+
+    trainer, other = movies(), movies()
+    trainer.fit(rl.tasks.movie(8, reveals=2), 1)
+    trainer.save(tmp_path / "run.npz")
+    other.load(tmp_path / "run.npz")
+    with pytest.raises(ValueError, match=r"batches\.draw\.reveals: expected 2 "):
+        other.fit(rl.tasks.movie(8, reveals=3), 1)
