@@ -127,8 +127,8 @@ def sigmoid_cross_entropy(prediction: Array, target: Array, mask: Array | None =
     return _finite(loss), d
 
 
-def checked_loss(result: object, prediction: Array, steps: Array) -> tuple[Any, Array]:
-    """What a loss returned, (loss, d_prediction); `steps` are the time steps that it read.
+def checked_loss(result: object, prediction: Array, steps: Array, mask: Array | None = None) -> tuple[Any, Array]:
+    """What a loss returned, (loss, d_prediction); `steps` are the time steps that it read, `mask` what it was given.
 
     TypeError or ValueError for anything else, FloatingPointError, with the place, for what is not finite.
     """
@@ -147,6 +147,12 @@ def checked_loss(result: object, prediction: Array, steps: Array) -> tuple[Any, 
         t, b, *_ = index = tuple(np.argwhere(~np.isfinite(d))[0].tolist())
         raise FloatingPointError(
             f"loss: expected a finite derivative, got {d[index]} at time step {steps[t]}, sequence {b}"
+        )
+    if mask is not None and (wrong := np.argwhere((d != 0).any(axis=-1) & ~mask)).size:
+        t, b = wrong[0].tolist()
+        raise ValueError(
+            f"loss: expected a derivative of 0 where the mask is 0, got {d[t, b].tolist()!s:.60} at time step "
+            f"{steps[t]}, sequence {b}; does the function use its third argument?"
         )
     return loss, d
 

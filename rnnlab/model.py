@@ -225,7 +225,9 @@ class SequenceModel:
         h = tapes[-1].h[kept]
         h = h * scales[-1][kept] if scales else h
         prediction = self.readout.forward(h)
-        loss, d_y = checked_loss(self.loss(prediction, y[kept], mask[kept]), prediction, np.arange(len(mask))[kept])
+        result = self.loss(prediction, y[kept], mask[kept])
+        own = None if self.loss in TARGETS else mask[kept]  # the library's losses are known to heed it
+        loss, d_y = checked_loss(result, prediction, np.arange(len(mask))[kept], own)
         return loss, d_y, kept, h, tapes, scales
 
     def targets(self, batch: Batch) -> tuple[Array, Array]:

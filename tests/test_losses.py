@@ -192,3 +192,25 @@ def test_any_leading_axes_are_read_like_time_and_batch(loss: Any, lead: tuple[in
         bad[n] = bad[n][:0]
         with pytest.raises(ValueError, match=f"^{name}: expected"):
             loss(*bad)
+
+
+def test_a_loss_that_ignores_its_mask_is_refused() -> None:
+    def ignores(prediction: Any, target: Any, mask: Any) -> Any:
+        return rl.mean_squared_error(prediction, target)
+
+    def heeds(prediction: Any, target: Any, mask: Any) -> Any:
+        return rl.mean_squared_error(prediction, target, mask)
+
+    def model(loss: Any) -> rl.SequenceModel:
+        return rl.SequenceModel(rl.RNNCell(2, 3, rng=0), rl.Dense(3, 1, rng=1), loss)
+
+    x, y, mask = np.ones((5, 2, 2)), np.zeros((5, 2, 1)), np.ones((5, 2), bool)
+    mask[1] = False  # a step that no sequence keeps, which a loss does not see
+    model(ignores).loss_and_grads(rl.Batch(x, y, mask))
+    mask[3, 1] = False
+    model(heeds).loss_and_grads(rl.Batch(x, y, mask))
+    for ask in (model(ignores).loss_and_grads, model(ignores).mean_loss):
+        with pytest.raises(
+            ValueError, match=r"^loss: .* of 0 where the mask is 0, .* time step 3, sequence 1; .* third"
+        ):
+            ask(rl.Batch(x, y, mask))
