@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -563,3 +564,16 @@ def test_a_model_of_another_alphabet_of_the_same_size_is_refused() -> None:
         other.bits_per_character(model)
     with refuses(ValueError, "model"):
         other.sample(model, 3, 0, prompt="A")
+
+
+def test_the_score_is_an_error_where_answers_are_floats_whatever_the_loss() -> None:
+    def half(prediction: Any, target: Any, mask: Any = None) -> Any:
+        loss, d = rl.mean_squared_error(prediction, target, mask)
+        return loss / 2, d / 2
+
+    task = rl.tasks.adding(8)
+    other = replace(task, loss=half)
+    model = rl.SequenceModel(rl.RNNCell(2, 3, rng=0), rl.Dense(3, 1, rng=1), half)
+    assert other.score(model) == task.score(model)
+    assert other.solved(0.005)
+    assert not other.solved(0.5)
