@@ -124,8 +124,10 @@ def _first_that_fits(make: Callable[[Any], Case], others: Iterable[Any], argumen
 
 
 def _unknown(returned: Arrays, inputs: Arrays) -> tuple[str, ...]:
-    """The names among these that look like gradients and are of no array that is known."""
-    return tuple(name for name in returned if name not in inputs and name.startswith(("d", "g")))
+    """The names among these that look like gradients of an array that has none, and do not say of which."""
+    open_shapes = {v.shape for name, v in inputs.items() if name not in returned}
+    rest = [name for name, g in returned.items() if name not in inputs and g.shape in open_shapes]
+    return tuple(name for name in rest if name.startswith(("d", "g")))
 
 
 # ---- names ------------------------------------------------------------------------------------
@@ -147,7 +149,7 @@ def named_gradients(
     its length is another one, the names in the `return` statement say it. What these do not tell keeps its text.
     """
     if isinstance(result, Mapping):
-        return {_variable(str(key), inputs) or str(key): as_array(g) for key, g in result.items()}
+        return {_variable(str(key), inputs) or f"grads[{key!r}]": as_array(g) for key, g in result.items()}
     if not isinstance(result, tuple | list):
         result = (result,)
     floats = [n for n, a in enumerate(arguments) if is_float(a) or isinstance(a, dict | list | tuple)]
@@ -157,7 +159,7 @@ def named_gradients(
     found: Arrays = {}
     for text, g in zip(texts, result, strict=True):
         if isinstance(g, Mapping):
-            found |= {_variable(str(key), inputs) or str(key): as_array(v) for key, v in g.items()}
+            found |= {_variable(str(key), inputs) or f"grads[{key!r}]": as_array(v) for key, v in g.items()}
         elif isinstance(g, list | tuple):
             found |= {f"{text}[{k}]": as_array(v) for k, v in enumerate(g)}
         elif g is not None:  # beside a loss, `hs` is a state that is handed on, and `dhs` its gradient

@@ -619,3 +619,28 @@ def test_a_rule_of_a_new_kind_needs_no_other_place(monkeypatch: pytest.MonkeyPat
     old = rules.rules
     monkeypatch.setattr(edits, "rules", lambda node: (*old(node), ("a new kind", "0.5 * 3")))
     assert rl.diagnose(NoSlope(3, 4, rng=0)).findings[0].repair is not None
+
+
+def mistyped(W: Any, b: Any, x: Any) -> Any:
+    e = x @ W + b
+    return (e**2).sum() / 2, {"W": x.T @ e, "bias": 77 * e.sum(0)}
+
+
+def test_a_mistyped_key_is_never_passed_in_silence() -> None:
+    with pytest.raises(ValueError, match=r"whose gradient is .*grads\['bias'\]"):
+        rl.check_gradients(mistyped, np.zeros((3, 4)), np.zeros(4), np.zeros((5, 3)))
+
+
+def hands_on(W: Any, x: Any) -> Any:
+    gates = x @ W
+    return (gates**2).sum() / 2, x.T @ gates, gates
+
+
+def with_its_gates(W: Any, x: Any) -> Any:
+    loss, dW, gates = hands_on(W, x)
+    return loss, dW, gates
+
+
+def test_what_is_returned_besides_gradients_is_no_unknown_gradient() -> None:
+    assert rl.diagnose(with_its_gates, np.zeros((3, 4)), np.zeros((5, 3))).notes == ()
+    rl.check_gradients(with_its_gates, np.zeros((3, 4)), np.zeros((5, 3)))

@@ -61,12 +61,11 @@ def scaled(text: str, goal: Array, have: Array, whole: Mapping[str, int]) -> Ite
         yield f"-{x}", "sign", ""
     scales = [f"/ {word}" for word, n in whole.items() if abs(value * n - 1) < 1e-6]
     scales += [f"* {word}" for word, n in whole.items() if abs(value / n - 1) < 1e-6]
-    whole_ratios = [
+    whole_ratios: list[tuple[float, int]] = [
         (round(value * n), n) for n in range(1, 13) if abs(value * n - round(value * n)) < 1e-6 * abs(value)
     ]
-    scales += [f"/ {b}" if a == 1 else f"* {a} / {b}" if b > 1 else f"* {a}" for a, b in whole_ratios[:1]] or [
-        f"* {value:.6g}"
-    ]
+    for a, b in whole_ratios[:1] or [(value, 1)]:
+        scales.append(f"/ {b}" if a == 1 else f"* {a:.6g} / {b}" if b > 1 else f"* {a:.6g}")
     yield from ((f"{x} {scale}", "scale", scale) for scale in scales)
 
 

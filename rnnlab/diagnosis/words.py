@@ -40,10 +40,9 @@ def sentence(edit: Edit) -> str:
     if kind == "left out":
         return _left_out(old, ast.unparse(ast.parse(new)))
     if kind in SAID:
-        row = " That is the path through the mean or the norm of a row." * (
-            kind == "missing term" and "axis=-1" in term
-        )
-        return SAID[kind].format(term=term) + row
+        told = SAID[kind].format(term=term)
+        through_a_row = kind == "missing term" and "axis=-1" in term
+        return f"{told} That is the path through the mean or the norm of a row." if through_a_row else told
     new = ast.unparse(ast.parse(new))
     if kind == "operator" and isinstance(old, ast.BinOp):
         return f"The operation in `{term}` is another one."
