@@ -21,7 +21,7 @@ from rnnlab.ops import Array
 from rnnlab.params import Params
 from rnnlab.readout import Dense, Embedding
 from rnnlab.saving import save_model
-from rnnlab.validate import check_params, describe, float_dtype, generator, has_entries, share
+from rnnlab.validate import check_params, describe, float_dtype, generator, has_entries, share, to_array
 
 Loss = Callable[[Array, Array, Array | None], tuple[Any, Array]]
 Seed = int | np.random.Generator
@@ -146,7 +146,7 @@ class SequenceModel:
         -------
         (outputs (T, B, O), each layer's final state, to continue from). Raises as `Cell.forward`.
         """
-        x, alive = padded(x, lengths)
+        x, alive = padded(to_array("x", x), lengths)
         chunk = PREDICT_CHUNK if self.reads_forwards else max(x.shape[0] if x.ndim else 0, 1)
         if x.ndim < 2 or not 0 < len(x) <= chunk:  # a single chunk is checked by `forward`
             x = (self.embedding or self.cells[0]).check_input(x)
@@ -233,7 +233,7 @@ class SequenceModel:
     def targets(self, batch: Batch) -> tuple[Array, Array]:
         """(y at every step, the steps (T, B) that the loss reads); ValueError or TypeError where they do not fit x."""
         x, alive = padded(batch.x, batch.lengths)
-        shape, (check, axes) = (*x.shape[:2], self.readout.output_size), TARGETS.get(self.loss, (None, None))
+        shape, (check, axes) = (*np.shape(x)[:2], self.readout.output_size), TARGETS.get(self.loss, (None, None))
         y, mask = targets(batch, alive, shape, axes)
         if check is not None:  # here, where its shape and places are the batch's
             y = check("y", y, mask, np.broadcast_to(np.zeros((), self.readout.dtype), shape))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rnnlab.init import Initializer, initializer
 from rnnlab.ops import Array
 from rnnlab.tables import html_table
-from rnnlab.validate import check_param, check_params, float_array, float_dtype
+from rnnlab.validate import check_finite, check_param, check_params, float_array, float_dtype
 
 SHAPE_LETTERS = "TBDHKSEO"
 
@@ -100,6 +100,17 @@ class Layer:
     def astype(self, dtype: npt.DTypeLike) -> Self:
         """A copy of this layer computing in `dtype`: float32, float64, or complex for derivative checks."""
         return self.with_params({name: p.astype(float_dtype(dtype)) for name, p in self.params.items()})
+
+    def check_computed(self, computed: Mapping[str, Array], given: Mapping[str, Array] | None = None) -> None:
+        """FloatingPointError that names the first of these arrays with a number that is not finite.
+
+        Where a parameter, or what the layer was `given`, was not finite before, ValueError names that.
+        """
+        for what, array in computed.items():
+            if not np.isfinite(array).all():
+                for name, value in {**(given or {}), **{f"params[{n!r}]": p for n, p in self.params.items()}}.items():
+                    check_finite(name, value)
+                raise FloatingPointError(f"{type(self).__name__}: {what} is not finite")
 
     def _repr_html_(self) -> str:
         """A table for notebooks: each parameter with its shape."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rnnlab.cells.arrays import one_hot_products
+from rnnlab.cells.arrays import one_hot_products, quietly
 from rnnlab.ops import Array
 from rnnlab.params import Layer
 from rnnlab.validate import (
     REST,
     Axis,
-    check_finite,
     float_array,
     float_dtype,
     generator,
@@ -55,34 +54,28 @@ class Dense(Layer):
     def __repr__(self) -> str:
         return f"Dense({self.input_size}, {self.output_size}, dtype={self.dtype})"
 
+    @quietly
     def forward(self, h: Array) -> Array:
         """y = h W + b for h (..., H). Raises TypeError or ValueError for what is not that, FloatingPointError
         where y is not finite."""
         h = self._check("h", h, REST, ("H", self.input_size))
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported below
-            y = h @ self.W + self.b
-        if not np.isfinite(y).all():
-            for name, p in self.params.items():
-                check_finite(f"params[{name!r}]", p)
-            raise FloatingPointError("Dense: y is not finite")
-        return np.asarray(y)
+        y = np.asarray(h @ self.W + self.b)
+        self.check_computed({"y": y}, {"h": h})
+        return y
 
+    @quietly
     def backward(self, h: Array, d_y: Array) -> tuple[dict[str, Array], Array]:
         """(gradients like `params`, dL/dh) from the h of the forward pass and dL/dy (..., O); raises as `forward`."""
         h = self._check("h", h, REST, ("H", self.input_size))
         d_y = self._check("d_y", d_y, *(("", n) for n in h.shape[:-1]), ("O", self.output_size))
         rows, d_rows = h.reshape(-1, self.input_size), d_y.reshape(-1, self.output_size)
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported below
-            grads = {"W": rows.T @ d_rows, "b": d_rows.sum(axis=0, keepdims=True)}
-            d_h = d_y @ self.W.T
+        grads, d_h = {"W": rows.T @ d_rows, "b": d_rows.sum(axis=0, keepdims=True)}, d_y @ self.W.T
         grads = {name: grads[name] for name in self.params}
-        for name, grad in (grads | {"h": d_h}).items():
-            if not np.isfinite(grad).all():
-                raise FloatingPointError(f"Dense: dL/d{name} is not finite")
+        self.check_computed({f"dL/d{name}": grad for name, grad in (grads | {"h": d_h}).items()}, {"h": h, "d_y": d_y})
         return grads, d_h
 
     def _check(self, name: str, value: object, *axes: Axis) -> Array:
-        return float_array(name, value, axes, self.dtype)
+        return float_array(name, value, axes, self.dtype, finite=False)  # what is computed of it tells
 
 
 class Embedding(Layer):

@@ -38,7 +38,7 @@ def to_array(name: str, value: object) -> Array:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name}: expected an array, got {describe(value)} ({error})") from error
-    if array.dtype.kind in "fc" and array.dtype.newbyteorder("=") not in DTYPES:
+    if array.dtype.kind in "fc" and array.dtype.char not in "fdFD":
         raise TypeError(f"{name}: expected floats of 32 or 64 bits, got {describe(array)}; write {name}.astype(float)")
     return array
 
@@ -46,14 +46,14 @@ def to_array(name: str, value: object) -> Array:
 def check_shape(name: str, array: Array, axes: Iterable[Axis]) -> None:
     """Raise ValueError unless `array` has these axes, none of them empty."""
     axes = tuple(axes)
+    named, shape = (axes[1:], array.shape[1 - len(axes) :]) if axes[:1] == (REST,) else (axes, array.shape)
+    fits = len(shape) == len(named) and all([n is None or n == m for (_, n), m in zip(named, shape, strict=True)])
+    if fits and array.size:
+        return
     wanted = ", ".join("=".join(str(part) for part in axis if part not in ("", None)) for axis in axes)
-    if REST in axes:
-        axes = (*[("", None)] * (array.ndim - len(axes) + 1), *axes[1:])
-    expected = [m if n is None else n for (_, n), m in zip(axes, array.shape, strict=False)]
-    if array.ndim != len(axes) or expected != list(array.shape):
+    if not fits:
         raise ValueError(f"{name}: expected shape ({wanted}), got {array.shape}")
-    if 0 in array.shape:
-        raise ValueError(f"{name}: expected at least one entry on each axis of ({wanted}), got shape {array.shape}")
+    raise ValueError(f"{name}: expected at least one entry on each axis of ({wanted}), got shape {array.shape}")
 
 
 def check_finite(name: str, array: Array) -> None:
@@ -64,8 +64,8 @@ def check_finite(name: str, array: Array) -> None:
         raise ValueError(f"{name}: expected finite numbers, got {array[index]} at index {index}")
 
 
-def float_array(name: str, value: object, axes: Iterable[Axis], dtype: np.dtype[Any]) -> Array:
-    """`value` as a finite float array of `dtype` with these axes.
+def float_array(name: str, value: object, axes: Iterable[Axis], dtype: np.dtype[Any], *, finite: bool = True) -> Array:
+    """`value` as a float array of `dtype` with these axes, finite unless the caller finds that out later.
 
     Raises TypeError for anything but an array of float32 or float64 (complex only where `dtype` is
     complex), ValueError for a wrong shape, an empty axis, NaN or infinity.
@@ -80,7 +80,8 @@ def float_array(name: str, value: object, axes: Iterable[Axis], dtype: np.dtype[
     if array.dtype != dtype:
         with np.errstate(over="ignore"):  # too large for float32 is infinite, and named as such
             array = array.astype(dtype)
-    check_finite(name, array)
+    if finite:
+        check_finite(name, array)
     return array
 
 

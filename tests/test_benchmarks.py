@@ -53,6 +53,15 @@ def test_both_training_steps_start_at_the_same_loss_and_learn(kind: str, shape: 
 
 
 @each_kind
+def test_both_sample_the_same_scores(kind: str) -> None:
+    pytest.importorskip("torch", reason="PyTorch is what rnnlab is compared with")
+    one = Shape(3, 1, 4, 5, text=True)
+    ours, theirs = models.rnnlab_sampling(kind, one, "float64"), models.torch_sampling(kind, one, "float64")
+    for _ in range(2):  # the second run continues from the first one's state
+        np.testing.assert_allclose(ours(), theirs().numpy(), rtol=0, atol=1e-14)
+
+
+@each_kind
 def test_both_passes_give_the_same_input_gradient(kind: str) -> None:
     pytest.importorskip("torch", reason="PyTorch is what rnnlab is compared with")
     ours, theirs = models.rnnlab_pass(kind, SMALL, "float64"), models.torch_pass(kind, SMALL, "float64")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,13 +47,15 @@ def alive_steps(lengths: object, T: int, B: int) -> Array | None:
     return None if array.all() else array
 
 
-def padded(x: object, lengths: object) -> tuple[Array, Array | None]:
-    """(x with 0 wherever a sequence rests, whatever stood there; the steps (T, B) where none does, None for all)."""
+def padded(x: Any, lengths: object) -> tuple[Any, Array | None]:
+    """(x with 0 wherever a sequence rests, whatever stood there; the steps (T, B) where none does, None for all).
+
+    Without lengths x comes back as it is given; the layer that reads it checks it.
+    """
+    if lengths is None:
+        return x, None
     array = to_array("x", x)
-    if lengths is None or array.ndim not in (2, 3):  # `check_input` refuses the latter
-        return array, None
-    alive = alive_steps(lengths, *array.shape[:2])
-    if alive is None:
+    if array.ndim not in (2, 3) or (alive := alive_steps(lengths, *array.shape[:2])) is None:
         return array, None
     return np.where(alive if array.ndim == 2 else alive[..., None], array, array.dtype.type(0)), alive
 

@@ -277,9 +277,8 @@ class Cell(CheckedCell):
         d_x = None
         if input_gradient and tape.x.ndim == 3:
             d_x = sum(d @ W.T for d, W in zip(d_a, self.W_x, strict=True))
-        for name, grad in (params if d_x is None else params | {"x": d_x}).items():
-            if not np.isfinite(grad).all():
-                raise FloatingPointError(f"{type(self).__name__}: dL/d{name} is not finite")
+        grads = params if d_x is None else params | {"x": d_x}
+        self.check_computed({f"dL/d{name}": grad for name, grad in grads.items()})
         return Gradients(params, d_x, d_states.swapaxes(0, 1))
 
     # ---- beneath the loops --------------------------------------------------------------------

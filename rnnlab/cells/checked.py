@@ -52,11 +52,13 @@ class CheckedCell(Layer):
 
     def _check_state(self, state: Array, T: int, B: int) -> Array:
         """The initial state (S, B, H); TypeError or ValueError for anything else."""
-        array, S = to_array("state", state), len(self.state_names)
-        turn = "; where x is (B, T, ...), `x.swapaxes(0, 1)` puts time first"
-        if array.shape == (S, T, self.hidden_size) and T != B:
-            raise ValueError(f"state: expected one for each of B={B} sequences, got {T}, as many as x has steps{turn}")
-        return self._check_array("state", array, ("S", S), ("B", B), ("H", self.hidden_size))
+        S, H = len(self.state_names), self.hidden_size
+        if getattr(state, "shape", None) == (S, T, H) and T != B:
+            raise ValueError(
+                f"state: expected one for each of B={B} sequences, got {T}, as many as x has steps; where x is "
+                "(B, T, ...), `x.swapaxes(0, 1)` puts time first"
+            )
+        return self._check_array("state", state, ("S", S), ("B", B), ("H", H))
 
     def check_tape(self, tape: Tape) -> None:
         """TypeError or ValueError for anything but a tape of this cell's shapes."""

@@ -28,23 +28,26 @@ from .models import (
     PASSES,
     QUICK_PASSES,
     QUICK_STEPS,
+    SAMPLING,
     STEPS,
     Shape,
     Work,
     import_torch,
     print_table,
     rnnlab_pass,
+    rnnlab_sampling,
     rnnlab_step,
     rounds,
     spread,
     torch_pass,
+    torch_sampling,
     torch_step,
 )
 from .peers import check_peers, peers_pass
 from .processes import print_import, print_threads
 
-SECTIONS = ("pass", "step", "floor", "profile", "peers", "growth", "import", "threads")
-NEED_TORCH = {"pass", "step", "floor", "threads"}
+SECTIONS = ("pass", "step", "sample", "floor", "profile", "peers", "growth", "import", "threads")
+NEED_TORCH = {"pass", "step", "sample", "floor", "threads"}
 PAIRS = 15
 FORCING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
@@ -157,9 +160,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import_torch().set_num_threads(1)
     print_machine(arguments)
     passes, steps = (QUICK_PASSES, QUICK_STEPS) if quick else (PASSES, STEPS)
+    texts = QUICK_STEPS[1:] if quick else SAMPLING
     runs: dict[str, Callable[[], None]] = {
         "pass": lambda: print_ratios("Forward and backward, with dL/dx", torch_pass, rnnlab_pass, passes, pairs),
         "step": lambda: print_ratios("Whole training step", torch_step, rnnlab_step, steps, pairs),
+        "sample": lambda: print_ratios(
+            "Sampling, a character at a time", torch_sampling, rnnlab_sampling, texts, pairs
+        ),
         "floor": lambda: print_floor(steps, pairs),
         "profile": lambda: print_profiles(KINDS, steps, pairs),
         "peers": lambda: print_peers(passes, pairs),

@@ -51,6 +51,7 @@ PASSES = (
     Shape(50, 64, 128, 256),
 )
 STEPS = (Shape(50, 32, 2, 32), Shape(100, 32, 2, 64), Shape(100, 32, 8, 64), Shape(64, 32, 96, 128, text=True))
+SAMPLING = tuple(Shape(500, 1, 96, H, text=True) for H in (32, 64, 128))
 QUICK_PASSES = (Shape(5, 2, 3, 4),)
 QUICK_STEPS = (Shape(5, 2, 3, 4), Shape(5, 2, 3, 4, text=True))
 
@@ -151,6 +152,35 @@ def torch_pass(kind: str, shape: Shape, dtype: str) -> Work:
         return x.grad
 
     return forward_and_backward
+
+
+def rnnlab_sampling(kind: str, shape: Shape, dtype: str) -> Work:
+    """What sampling does T times: one character in, its scores and the state out; returns the last scores."""
+    text, x, state = model(kind, shape, dtype), np.zeros((1, 1), int), None
+
+    def characters() -> Any:
+        nonlocal state
+        for _ in range(shape.T):
+            y, state = text.predict(x, state)
+        return y
+
+    return characters
+
+
+def torch_sampling(kind: str, shape: Shape, dtype: str) -> Work:
+    torch, cell, readout = import_torch(), torch_cell(kind, shape, dtype), model(kind, shape, dtype).readout
+    W, b = (torch.tensor(readout.params[name]) for name in ("W", "b"))
+    x, one_hot, state = torch.zeros((1, 1), dtype=torch.int64), torch.eye(shape.D, dtype=W.dtype), None
+
+    def characters() -> Any:
+        nonlocal state
+        with torch.no_grad():
+            for _ in range(shape.T):
+                h, state = cell(one_hot[x], state)
+                y = torch.nn.functional.linear(h, W.T, b[0])
+        return y
+
+    return characters
 
 
 def seconds(work: Work, clock: Callable[[], float] = time.perf_counter) -> float:
