@@ -13,7 +13,8 @@ from rnnlab.batch import Batch
 from rnnlab.files import check_writable, is_safetensors, path_of, write_arrays
 from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
-from rnnlab.optim import Optimizer, uninterrupted
+from rnnlab.optim import Optimizer
+from rnnlab.process import uninterrupted
 from rnnlab.saving import arguments, check_arrays, check_whole, first_difference, model_parts, outline, read
 from rnnlab.validate import describe, positive_int
 

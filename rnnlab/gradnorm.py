@@ -14,7 +14,7 @@ from rnnlab.cells.bidirectional import Bidirectional, DirectionsGradients, Direc
 from rnnlab.files import read_arrays, write_arrays
 from rnnlab.ops import Array, norm
 from rnnlab.trainer import Trainer
-from rnnlab.validate import check_shape, describe, positive_float, positive_int
+from rnnlab.validate import check_shape, describe, entry_of, positive_float, positive_int
 
 Entry = TypeVar("Entry")
 FORMAT = "rnnlab gradient norms"
@@ -256,13 +256,6 @@ class GradientNormLogger:
             of_layers = tuple({name: next(norms) for name in layer} for layer in record["lengths"])
             logger.records.append(NormRecord(record["step"], of_layers, tuple(record["params"])))
         return logger
-
-
-def entry_of(argument: str, entries: Mapping[str, Entry], name: str) -> Entry:
-    """`entries[name]`; KeyError that names the argument and what there is for any other name."""
-    if not isinstance(name, str) or name not in entries:
-        raise KeyError(f"{argument}: expected one of {tuple(entries)}, got {name!r}")
-    return entries[name]
 
 
 def _of_layer(layers: Sequence[Entry], layer: int) -> Entry:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from rnnlab.ops import Array, norm
+from rnnlab.process import uninterrupted
+from rnnlab.saving import arguments
 from rnnlab.validate import check_finite, check_params, describe, positive_float, positive_int, share
 
 Rate = float | Callable[[int], float]
@@ -33,6 +31,10 @@ class Optimizer:
         self.steps = 0
         self.memory: tuple[Array, ...] = ()
         self.names: tuple[str, ...] = ()  # the parameters, in the order in which the memory holds them
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={getattr(self, name)!r}" for name in arguments(self))
+        return f"{type(self).__name__}({given})"
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Update every parameter in place. Raises TypeError or ValueError for names, shapes or numbers that do
@@ -241,25 +243,6 @@ class LinearDecay:
 def linear_decay(lr: float, steps: int) -> LinearDecay:
     """A learning rate that falls from `lr` at step 0 in a line to 0 at `steps`, for an optimizer's `lr`."""
     return LinearDecay(positive_float("lr", lr), positive_int("steps", steps))
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Defer Ctrl-C to the end of the block, so that what belongs together changes together.
-
-    Python runs signal handlers in the main thread alone; in any other there is nothing to defer.
-    """
-    if threading.current_thread() is not threading.main_thread() or not callable(signal.getsignal(signal.SIGINT)):
-        yield
-        return
-    came: list[Any] = []
-    before = signal.signal(signal.SIGINT, lambda *arguments: came.append(arguments))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if came:
-            signal.raise_signal(signal.SIGINT)
 
 
 def global_norm(arrays: Mapping[str, Array]) -> float:

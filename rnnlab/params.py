@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rnnlab.init import Initializer, initializer
 from rnnlab.ops import Array
 from rnnlab.tables import html_table
-from rnnlab.validate import check_finite, check_param, check_params, float_array, float_dtype
+from rnnlab.validate import check_finite, check_param, check_params, entry_of, float_array, float_dtype
 
 SHAPE_LETTERS = "TBDHKSEO"
 
@@ -134,7 +134,7 @@ class Params(MutableMapping[str, Array]):
         }
 
     def __getitem__(self, name: str) -> Array:
-        layer, attribute = self._places[name]
+        layer, attribute = entry_of("params", self._places, name)
         array: Array = vars(layer)[attribute]
         return array
 

@@ -16,9 +16,9 @@ from rnnlab.checkpoint import EarlyStopping, load_trainer, save_trainer
 from rnnlab.history import History, progress_line
 from rnnlab.model import SequenceModel, check_model
 from rnnlab.ops import Array
-from rnnlab.optim import Optimizer, clip_by_global_norm, clip_by_value, global_norm, uninterrupted
+from rnnlab.optim import Optimizer, clip_by_global_norm, clip_by_value, global_norm
+from rnnlab.process import one_blas_thread, uninterrupted
 from rnnlab.saving import first_difference, outline
-from rnnlab.threads import one_blas_thread
 from rnnlab.validate import describe, has_entries, positive_float, positive_int, true_or_false
 
 
@@ -81,6 +81,9 @@ class Trainer:
                 "optimizer: expected one of its own for each model, got one that trains another model, "
                 "whose steps and moments it holds; make a new one"
             )
+
+    def __repr__(self) -> str:
+        return f"Trainer({self.model}, {self.optimizer}, step={self.step})"
 
     def save(self, path: str | Path) -> None:
         """Save the run as it is now: weights, optimizer, step, history, carried state, and which task it reads.

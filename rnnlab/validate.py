@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
 from rnnlab.ops import Array
 
+Entry = TypeVar("Entry")
 DTYPES = tuple(map(np.dtype, ("float32", "float64", "complex64", "complex128")))
 Axis = tuple[str, int | None]  # the letter of an axis, "" for none, and its length, None for any
 REST: Axis = ("...", None)  # as the first one: any axes
@@ -153,6 +154,13 @@ def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
     if not isinstance(value, str) or value not in names:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, names))}, got {value!r}")
     return value
+
+
+def entry_of(argument: str, entries: Mapping[str, Entry], name: str) -> Entry:
+    """`entries[name]`; KeyError that names the argument and what there is for any other name."""
+    if not isinstance(name, str) or name not in entries:
+        raise KeyError(f"{argument}: expected one of {tuple(entries)}, got {name!r}")
+    return entries[name]
 
 
 def optional(module: str, extra: str, instead: str = "") -> Any:

@@ -388,3 +388,10 @@ def test_an_optimizer_of_ones_own_is_told_what_to_write(
     with pytest.raises(error, match=message):
         optimizer.step(params, {"w": np.ones(4)})
     assert np.array_equal(params["w"], np.ones(4))
+
+
+def test_an_optimizer_shows_its_settings_and_a_trainer_where_it_stands() -> None:
+    optimizer = rl.SGD(0.1, momentum=0.9)
+    assert repr(optimizer) == "SGD(lr=0.1, momentum=0.9, weight_decay=0.0)"
+    model = rl.SequenceModel(rl.RNNCell(2, 3), rl.Dense(3, 1), rl.mean_squared_error)
+    assert repr(rl.Trainer(model, optimizer)) == f"Trainer({model!r}, {optimizer!r}, step=0)"

@@ -175,3 +175,10 @@ def test_unsigned_labels_of_64_bits_index_as_the_signed_ones_do() -> None:
     cell = rl.LSTMCell(4, 3, rng=0)
     x = np.array([[1, 3], [0, 2]])
     np.testing.assert_array_equal(cell.forward(x.astype(np.uint64)).h, cell.forward(x).h)
+
+
+def test_an_unknown_parameter_names_those_that_there_are() -> None:
+    cell = rl.RNNCell(2, 3)
+    assert "W_q" not in cell.params
+    with pytest.raises(KeyError, match=r"params: expected one of \('W_x', 'W_h', 'b'\), got 'W_q'"):
+        cell.params["W_q"]

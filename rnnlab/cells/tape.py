@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnnlab.ops import Array
+from rnnlab.validate import entry_of
 
 
 class Record:
@@ -54,10 +55,7 @@ class Tape(Record):
 
     def gate(self, name: str) -> Array:
         """One gate's activations, (T, B, H). Raises KeyError for a name the cell does not have."""
-        if not isinstance(name, str) or name not in self.gate_names:
-            raise KeyError(f"name: expected one of {self.gate_names}, got {name!r}")
-        gate: Array = self.gates[self.gate_names.index(name)]
-        return gate
+        return entry_of("name", dict(zip(self.gate_names, self.gates, strict=True)), name)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -21,7 +21,7 @@ from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.several import Codes, several
 from rnnlab.diagnosis.source import executed, learners, running, sources
-from rnnlab.threads import one_blas_thread
+from rnnlab.process import one_blas_thread
 
 LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
 RIGHT = 1e-6  # a directional derivative against the claimed one

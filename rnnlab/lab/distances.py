@@ -9,11 +9,11 @@ import numpy as np
 
 from rnnlab.batch import Batch, LossAndGrads
 from rnnlab.cells.base import Cell, Tape
-from rnnlab.gradnorm import block_norms, entry_of
+from rnnlab.gradnorm import block_norms
 from rnnlab.lab.recorded import back_one_step, check_cell, one_direction, outside_gradients, slice_time
 from rnnlab.model import SequenceModel, State, check_model
 from rnnlab.ops import Array, norm
-from rnnlab.validate import describe, has_entries, positive_int
+from rnnlab.validate import describe, entry_of, has_entries, positive_int
 
 Arrays = dict[str, Array]
 

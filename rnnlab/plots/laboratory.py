@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from rnnlab.gradnorm import entry_of
 from rnnlab.ops import Array
 from rnnlab.plots import checks, style
 from rnnlab.plots.style import curves
-from rnnlab.validate import describe, one_of, to_array
+from rnnlab.validate import describe, entry_of, one_of, to_array
 
 if TYPE_CHECKING:
     from rnnlab.lab import DistanceTerms, JacobianDecay, MemoryPaths, Truncation

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from rnnlab.threads import one_blas_thread
+from rnnlab.process import one_blas_thread
 
 from . import models
 from .models import DTYPES, Shape, Work, import_torch, print_table, seconds

@@ -1,19 +1,37 @@
-"""How many threads the BLAS takes."""
+"""What a training run asks of its process: that Ctrl-C waits while a step is completed, and one BLAS thread."""
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from threading import Lock
 from typing import Any
 
-from rnnlab.optim import uninterrupted
-
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_limiting = Lock()  # held by the `fit` that limits the threads
+_limiting = threading.Lock()  # held by the `fit` that limits the threads
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Defer Ctrl-C to the end of the block, so that what belongs together changes together.
+
+    Python runs signal handlers in the main thread alone; in any other there is nothing to defer.
+    """
+    if threading.current_thread() is not threading.main_thread() or not callable(signal.getsignal(signal.SIGINT)):
+        yield
+        return
+    came: list[Any] = []
+    before = signal.signal(signal.SIGINT, lambda *arguments: came.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager
