@@ -9,14 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rnnlab.batch import Batch
 from rnnlab.files import check_writable, is_safetensors, path_of, write_arrays
 from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
 from rnnlab.optim import Optimizer
 from rnnlab.process import uninterrupted
 from rnnlab.saving import arguments, check_arrays, check_whole, first_difference, model_parts, outline, read
-from rnnlab.validate import describe, positive_int
+from rnnlab.validate import positive_int
 
 
 class Run(Protocol):
@@ -48,7 +47,6 @@ def save_trainer(trainer: Run, path: str | Path) -> None:
         "begun": trainer.begun,
         "optimizer_steps": optimizer.steps,
         "history": {name: values for name, values in history.items() if name not in numbers},
-        "best": [callback.best for callback in trainer.callbacks if isinstance(callback, Checkpoint)],
     }
     params = trainer.model.params
     ends = np.cumsum([params[name].size for name in optimizer.names])[:-1]
@@ -83,7 +81,7 @@ def load_trainer(trainer: Run, path: str | Path) -> None:
                 first_difference(run.get(name), here, name)
         step, steps = positive_int("step", run["step"], 0), positive_int("optimizer_steps", run["optimizer_steps"], 0)
         begun = positive_int("begun", run.get("begun", 0), 0)
-        others, best = dict(run["history"]), list(run["best"])
+        others = dict(run["history"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: expected the run of a trainer built like this one, got another; {error}") from error
     params = model.params
@@ -105,7 +103,6 @@ def load_trainer(trainer: Run, path: str | Path) -> None:
     memory = tuple(
         np.concatenate([arrays[f"optimizer.{n}.{name}"].ravel() for name in params]) for n in range(len(names))
     )
-    checkpoints = [callback for callback in trainer.callbacks if isinstance(callback, Checkpoint)]
     with uninterrupted():  # all is checked: from here on nothing can fail
         for name, p in params.items():
             p[...] = arrays[name]
@@ -115,8 +112,6 @@ def load_trainer(trainer: Run, path: str | Path) -> None:
         trainer.state = tuple(arrays[name] for name in states) or None
         trainer.task, trainer.expected_task = run.get("task"), run.get("task")
         model.vocabulary = header.get("vocabulary")
-        for callback, value in zip(checkpoints, best, strict=False):
-            callback.best = value
 
 
 class Checkpoint:
@@ -124,43 +119,27 @@ class Checkpoint:
 
     Each save takes the place of the last one, whole or not at all: killed at any moment, a trainer built in the same
     way that loads `path` and trains on is where it would have been, bit for bit. The first save shows at once whether
-    the disk has room for it.
+    the disk has room for it. Where `fit` has a `validation`, the file holds the best model too:
+    `rl.load(path, best=True)`.
 
     Parameters
     ----------
     path : a name that ends in .npz or .safetensors, in a folder that is there
     every : steps from one save to the next
-    validation : a `Batch` kept apart, such as `task.evaluation()`: its loss is computed at each save, and the trainer
-        with the smallest so far is kept too, in `path` with "-best" before the ending; `best` is that loss
 
     Raises
     ------
     TypeError, ValueError for an argument that does not fit, OSError where the file cannot be written.
     """
 
-    def __init__(self, path: str | Path, every: int = 100, validation: Batch | None = None) -> None:
+    def __init__(self, path: str | Path, every: int = 100) -> None:
         self.path, self.every = path_of("path", path), positive_int("every", every)
-        if validation is not None and not isinstance(validation, Batch):
-            raise TypeError(f"validation: expected a Batch or None, got {describe(validation)}")
         is_safetensors(path)
         check_writable(self.path)
-        self.validation = validation
-        self.best: float | None = None
-
-    @property
-    def best_path(self) -> Path:
-        """Where the best is kept."""
-        return self.path.with_name(f"{self.path.stem}-best{self.path.suffix}")
 
     def __call__(self, trainer: Run) -> None:
-        if trainer.step != 1 and trainer.step % self.every:
-            return
-        if self.validation is not None:
-            loss = float(trainer.model.mean_loss(self.validation))
-            if self.best is None or loss < self.best:
-                self.best = loss
-                trainer.save(self.best_path)
-        trainer.save(self.path)
+        if trainer.step == 1 or trainer.step % self.every == 0:
+            trainer.save(self.path)
 
 
 class EarlyStopping:

@@ -8,7 +8,7 @@ A file (see `rnnlab.files`) holds every parameter under its name in `model.param
     model              the `outline` of the model
     vocabulary         the alphabet of a text model, or null
     run                of a trainer only: outlines of its settings, optimizer and task; its step, the optimizer's steps,
-                       what is in the history beside lists of numbers, the best validation losses of its `Checkpoint`s
+                       what is in the history beside lists of numbers
 
 A trainer's file also holds `optimizer.<n>.<parameter>`, the optimizer's memory (Adam's m and v are 0 and 1),
 `state.<n>`, the state carried by layer n, `history.<field>`, and `best.<parameter>`, the best model's. Tapes are in no

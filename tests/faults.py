@@ -54,7 +54,7 @@ def run(path: Path | None = None, every: int = 2, **sizes: int) -> tuple[rl.Trai
     text = rl.tasks.char_text(TEXT, T=T, batch_size=3)
     cells = [rl.GRUCell(text.size, H, rng=0), rl.LSTMCell(H, H, rng=1)]
     model = rl.SequenceModel(cells, rl.Dense(H, text.size, rng=2), rl.softmax_cross_entropy)
-    callbacks = [] if path is None else [rl.Checkpoint(path, every=every, validation=text.batch(1000))]
+    callbacks = [] if path is None else [rl.Checkpoint(path, every=every)]
     optimizer = rl.Adam(rl.linear_decay(0.01, 1000))
     return rl.Trainer(model, optimizer, clip_norm=1.0, carry_state=True, callbacks=callbacks), text
 
@@ -79,7 +79,7 @@ def child(path: Path) -> None:
         trainer.load(path)
     trainer.callbacks = (*trainer.callbacks, lambda t: print(t.step, flush=True) if t.step % 2 == 0 else None)
     if trainer.step < KILLED_STEPS:
-        trainer.fit(text, KILLED_STEPS - trainer.step)
+        trainer.fit(text, KILLED_STEPS - trainer.step, validation=text.batch(1000), every=2)
 
 
 def start_child(path: Path) -> subprocess.Popen[str]:
@@ -95,7 +95,7 @@ def kills(n: int, seed: int = 0) -> Tally:
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole.npz"
         trainer, text = run(whole)
-        trainer.fit(text, KILLED_STEPS)
+        trainer.fit(text, KILLED_STEPS, validation=text.batch(1000), every=2)
         runs, different = 0, 0
         while tally.tried < n:
             path, runs, done = Path(folder) / f"run{runs}.npz", runs + 1, False
@@ -111,11 +111,10 @@ def kills(n: int, seed: int = 0) -> Tally:
                 header, _ = read_arrays(path)
                 if not done:
                     tally.count(header["run"]["step"] >= max(said, default=0))
-            for name in (path, path.with_name(f"{path.stem}-best.npz")):
-                twin = folder + "/" + name.name.replace(f"run{runs - 1}", "whole")
-                different += read_arrays(name)[1].keys() != read_arrays(twin)[1].keys() or any(
-                    a.tobytes() != read_arrays(twin)[1][key].tobytes() for key, a in read_arrays(name)[1].items()
-                )
+            ended, wanted = read_arrays(path)[1], read_arrays(whole)[1]
+            different += ended.keys() != wanted.keys() or any(
+                array.tobytes() != wanted[key].tobytes() for key, array in ended.items()
+            )
         left = [p for p in Path(folder).iterdir() if p.suffix == ".part"]
         tally.note = f"{runs} runs ended, {different} different from the uninterrupted one, {len(left)} files left over"
         tally.survived -= different

@@ -181,7 +181,7 @@ def calls() -> Calls:
             "init.orthogonal": (rl.init.orthogonal, {"shape": (2, 3), "rng": 0}),
             "init.identity": (rl.init.identity, {"shape": (2, 3), "rng": 0}),
             "init.chrono": (rl.init.chrono, {"T": 10, "hidden_size": 4, "rng": 0}),
-            "Checkpoint()": (rl.Checkpoint, {"path": "run.npz", "every": 1, "validation": rl.Batch(X, Y)}),
+            "Checkpoint()": (rl.Checkpoint, {"path": "run.npz", "every": 1}),
             "SequenceModel.save": (MODEL.save, {"path": "model.npz"}),
             "load": (rl.load, {"path": "saved.npz", "cells": (), "loss": None}),
             "Trainer.save": (rl.Trainer(copy_of(MODEL), rl.SGD(0.1)).save, {"path": "run.npz"}),

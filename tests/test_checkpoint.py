@@ -185,25 +185,29 @@ def test_a_wrong_entry_is_refused_and_nothing_is_loaded(tmp_path: Path, change: 
 
 def test_checkpoint_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     path, validation = tmp_path / "run.npz", rl.tasks.adding(8, batch_size=4).evaluation(20)
-    checkpoint, losses = rl.Checkpoint(path, every=5, validation=validation), {}
+    losses: dict[int, float] = {}
 
     def record(trainer: rl.Trainer) -> None:
-        if trainer.step == 1 or trainer.step % 5 == 0:
-            losses[trainer.step] = float(trainer.model.mean_loss(validation))
+        losses[trainer.step] = float(trainer.model.mean_loss(validation))
 
-    trainer, task = adder(rl.SGD(0.9), callbacks=[checkpoint, record])
+    trainer, task = adder(rl.SGD(0.9), callbacks=[rl.Checkpoint(path, every=5), record])
     for steps in (1, 4, 3, 30):
-        trainer.fit(task, steps)
-        newest = max(losses)
+        trainer.fit(task, steps, validation=validation, every=1)
+        newest = max(step for step in losses if step == 1 or step % 5 == 0)
         assert read_arrays(path)[0]["run"]["step"] == newest
-        best = min(losses, key=losses.__getitem__)
-        assert read_arrays(checkpoint.best_path)[0]["run"]["step"] == best
-        assert checkpoint.best == losses[best]
-    assert {p.name for p in tmp_path.iterdir()} == {"run.npz", "run-best.npz"}
-    again = rl.Checkpoint(path, every=5, validation=validation)
-    resumed, _ = adder(rl.SGD(0.9), callbacks=[again])
-    resumed.load(path)
-    assert again.best == checkpoint.best  # so a worse one does not take its place
+        newest_model, best_model = rl.load(path), rl.load(path, best=True)
+        assert float(newest_model.mean_loss(validation)) == losses[newest]
+        assert float(best_model.mean_loss(validation)) == min(loss for n, loss in losses.items() if n <= newest)
+    assert min(losses.values()) < losses[newest]  # the two are told apart
+    assert {p.name for p in tmp_path.iterdir()} == {"run.npz"}
+
+
+def test_a_file_without_a_best_model_says_so(tmp_path: Path) -> None:
+    trainer, task = adder(rl.SGD(0.1))
+    trainer.fit(task, 2)
+    trainer.save(tmp_path / "run.npz")
+    with pytest.raises(ValueError, match=r"run\.npz: expected a best model, .*; give `fit` a validation="):
+        rl.load(tmp_path / "run.npz", best=True)
 
 
 def test_checkpoint_tells_at_once_what_cannot_be_written(tmp_path: Path) -> None:
@@ -216,7 +220,6 @@ def test_checkpoint_tells_at_once_what_cannot_be_written(tmp_path: Path) -> None
     for arguments, error, name in (
         ({"every": 0}, ValueError, "every"),
         ({"every": 1.5}, TypeError, "every"),
-        ({"validation": 3}, TypeError, "validation"),
     ):
         with refuses(error, name):
             rl.Checkpoint(tmp_path / "run.npz", **arguments)
