@@ -28,7 +28,9 @@ LOSS = "the loss itself"
 COMPLEX, CENTRAL = "complex step", "central differences"
 COMPLEX_STEP = 1e-30  # Im f(x + ih) / h subtracts nothing, so h can be as small as one likes
 CENTRAL_STEPS = (1e-3, 1e-5, 1e-7)  # a kink between the points spoils one difference: smaller ones are tried
-
+TOLERANCE = {COMPLEX: 1e-9, CENTRAL: 1e-6}  # of a right gradient, relative to its size
+FLOOR = 1e-5  # a gradient is measured against at least this share of the largest one
+LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
 
 ADVICE = {
     "read-only": "the step changes an array that it was given. Make a new one: d = d + x in place of d += x.",
@@ -112,6 +114,15 @@ def derivative(loss: Callable[[Array], Any], at: Array, direction: Array, method
         if abs(near - far) <= 1e-4 * max(abs(near), 1e-3):  # smooth between the points
             return found[-1]
     return found[1]
+
+
+def agrees(claimed: Any, direction: Array, exact: float, bound: float) -> bool:
+    """Whether a claimed gradient gives this exact derivative along this direction, within `bound` of its size."""
+    if np.shape(claimed) != direction.shape or not np.isfinite(claimed).all():
+        return False
+    products = np.asarray(claimed * direction)
+    size = max(abs(exact), float(np.sqrt((products**2).sum())), 1e-9)
+    return bool(abs(float(products.sum()) - exact) <= bound * size)
 
 
 def gradient(loss: Callable[[Array], Any], at: Array, method: str) -> Array:

@@ -12,9 +12,10 @@ import numpy as np
 
 from rnnlab.batch import Batch
 from rnnlab.case import (
-    CENTRAL,
-    COMPLEX,
+    FLOOR,
+    LARGE,
     LOSS,
+    TOLERANCE,
     Case,
     advice,
     best_method,
@@ -30,11 +31,8 @@ from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
 from rnnlab.validate import describe, generator, positive_float, positive_int
 
-LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
-FLOOR = 1e-5  # a block is measured against at least this share of the largest gradient
 ROUNDING = 32.0  # an error is forgiven up to this many times what rounding the inputs changes
 MOST_STATES = 40  # of a longer sequence so many dL/dstate_t are compared, the first and the last among them
-TOLERANCE = {COMPLEX: 1e-9, CENTRAL: 1e-6}
 
 Block = tuple[str, str, Any]  # array, name of the block, its index along the first axis
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from rnnlab.case import Arrays, Case, as_array
 from rnnlab.diagnosis.edits import Edit
-from rnnlab.diagnosis.goal import SAME, Fresh, Goal
+from rnnlab.diagnosis.goal import SAME, Check, Goal
 from rnnlab.diagnosis.locate import Target
 from rnnlab.diagnosis.probe import Place
 from rnnlab.diagnosis.source import Source, executed, limited, running, sources
@@ -44,9 +44,15 @@ class Bench:
     """A backward pass whose claims differ from `exact`, on which edits are tried."""
 
     def __init__(
-        self, case: Case, exact: Arrays, functions: Sequence[Source], fresh: Fresh, scale: float = 1.0
+        self, case: Case, exact: Arrays, functions: Sequence[Source], elsewhere: Check, scale: float = 1.0
     ) -> None:
-        self.case, self.goal, self.functions, self.fresh, self.scale = case, Goal(exact), functions, fresh, scale
+        self.case, self.goal, self.functions, self.elsewhere, self.scale = (
+            case,
+            Goal(exact),
+            functions,
+            elsewhere,
+            scale,
+        )
         self.exact = exact
         self.closures = any(source.within for source in functions)  # a forward pass makes the backward pass
         self.current: dict[int, tuple[Source, Any]] = {}
@@ -117,7 +123,7 @@ class Bench:
             left = int(wrong.sum())
             if left == 0:
                 with running([*self.current.values(), (edit.source, code)]):
-                    if self.fresh.right(self.goal.shapes):
+                    if self.elsewhere(self.goal.shapes):
                         return Repair.of(edit)
             elif not (wrong & ~before).any() and left < (self.partial.left if self.partial else enough):
                 self.partial = Repair.of(edit, left)

@@ -16,17 +16,6 @@ from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.source import executed, sources
 
 
-class _Same:
-    """Fresh numbers, on which a repaired forward pass has to agree with the reference too."""
-
-    def __init__(self, case: Case, exact: Arrays) -> None:
-        self.case, self.goal = case, Goal(exact)
-
-    def right(self, names: object) -> bool:
-        values = self.goal.vector(self.case.back(None, 1.0))
-        return bool(np.abs(values - self.goal.exact).max() < 1e-9)
-
-
 def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Generator) -> Diagnosis:
     """Gate by gate and state by state, on the same parameters and numbers."""
     title = f"{cell!r} against {reference!r}"
@@ -63,7 +52,8 @@ def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Ge
                 values, codes = executed(partial(case.back, None, 1.0))
                 if isinstance(values, Exception):
                     raise values
-                search = Search(case, exact, sources(codes), _Same(*pair(rng, T + 1)))  # type: ignore[arg-type]  # it asks as Fresh does
+                other, wanted = pair(rng, T + 1)
+                search = Search(case, exact, sources(codes), partial(_same, other, Goal(wanted)))
                 wrong = search.goal.names(search.wrong(search.goal.vector(values)))
                 if wrong:
                     return Diagnosis(title, (_finding(search, wrong, values, exact),), notes)
@@ -71,6 +61,11 @@ def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Ge
         what = f"The forward pass raises {type(error).__name__}: {error}."
         return Diagnosis(title, (Finding("exception", what, outputs=("the forward pass",)),), notes)
     return Diagnosis(title, (), notes)
+
+
+def _same(case: Case, goal: Goal, _: object) -> bool:
+    """Whether a repaired forward pass has these values too."""
+    return bool(np.abs(goal.vector(case.back(None, 1.0)) - goal.exact).max() < 1e-9)
 
 
 def _finding(search: Search, wrong: list[str], values: Arrays, exact: Arrays) -> Finding:

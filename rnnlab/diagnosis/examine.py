@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.case import COMPLEX, Case, WrongCall, advice, best_method, derivative, gradient
+from rnnlab.case import COMPLEX, LARGE, TOLERANCE, Case, WrongCall, advice, agrees, best_method, derivative, gradient
 from rnnlab.diagnosis.bench import Repair, is_unpacking
 from rnnlab.diagnosis.forward import forward_repair
-from rnnlab.diagnosis.goal import Fresh
+from rnnlab.diagnosis.goal import on_other_numbers
 from rnnlab.diagnosis.locate import Target
 from rnnlab.diagnosis.probe import PROBE, Probe, instrumented, places
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
@@ -22,9 +22,6 @@ from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.several import Codes, several
 from rnnlab.diagnosis.source import executed, learners, running, sources
 from rnnlab.process import one_blas_thread
-
-LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
-RIGHT = 1e-6  # a directional derivative against the claimed one
 
 
 def examined(make: Callable[[], Case], title: str, rng: np.random.Generator) -> Diagnosis:
@@ -74,7 +71,14 @@ def _compared(case: Case, title: str, result: Any, codes: Codes, rng: np.random.
             )
             return Diagnosis(title, (Finding("state left over", what, outputs=tuple(claims)),))
     names = list(case.inputs) if raised else [name for name in claims if name in case.inputs]
-    wrong = names if raised else [n for n in names if not _agrees(case, n, claims[n], method, rng)]
+
+    def right(name: str) -> bool:
+        value = case.inputs[name]
+        direction = rng.normal(size=value.shape)
+        number = derivative(partial(case.loss, name), value, direction, method)
+        return agrees(claims[name], direction, number, TOLERANCE[method])
+
+    wrong = names if raised else [n for n in names if not right(n)]
     scale = 1.0
     if not wrong and case.linear:
         large = case.claims(LARGE)
@@ -94,8 +98,8 @@ def _compared(case: Case, title: str, result: Any, codes: Codes, rng: np.random.
 def _mistakes(
     case: Case, exact: Any, codes: Codes, method: str, scale: float, raised: Exception | None, rng: Any
 ) -> list[Finding]:
-    fresh = Fresh(case.remake(rng, False) if case.remake else case, method, rng, scale)
-    search = Search(case, exact, sources(*codes), fresh, scale)
+    elsewhere = on_other_numbers(case.remake(rng, False) if case.remake else case, method, rng, scale)
+    search = Search(case, exact, sources(*codes), elsewhere, scale)
     wrong = search.goal.names(search.wrong(search.goal.vector(dict(search.claims))))
     if not wrong and not raised:
         return [_single_precision(search, list(exact))]
@@ -220,18 +224,6 @@ def _raised(where: str, error: Exception) -> Finding:
     return Finding(
         "exception", f"{where} raises {message.rstrip('?.')}.", frame.f_code.co_name, line, text, None, (where,)
     )
-
-
-def _agrees(case: Case, name: str, claimed: Any, method: str, rng: np.random.Generator) -> bool:
-    """One random direction: the claimed derivative along it is the exact one."""
-    value = case.inputs[name]
-    if np.shape(claimed) != value.shape or not np.isfinite(claimed).all():
-        return False
-    direction = rng.normal(size=value.shape)
-    number = derivative(lambda v: case.loss(name, v), value, direction, method)
-    size = np.sqrt((np.square(claimed) * np.square(direction)).sum())
-    bound = 1e-9 if method == COMPLEX else RIGHT
-    return bool(abs(float((direction * claimed).sum()) - number) <= bound * max(abs(number), float(size), 1e-9))
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from rnnlab.case import Case, derivative
+from rnnlab.case import Case, agrees, derivative
 from rnnlab.diagnosis.bench import MOST_RUNS, Repair
 from rnnlab.diagnosis.edits import Edit, call_edits, expression_edits, word_edits
 from rnnlab.diagnosis.goal import SAME
@@ -54,15 +54,14 @@ def forward_repair(
     names = [name for name in (*wrong, *case.inputs) if not name.startswith("states[") or name == "states[0]"]
     fresh, reaching = case.remake(rng, False) if case.remake else case, case.claims()
 
-    def agrees(case: Case) -> bool:
+    def right(case: Case) -> bool:
         claims = case.claims()
         for name in names:
             direction = rng.normal(size=case.inputs[name].shape)
             number = derivative(partial(case.loss, name), case.inputs[name], direction, method)
             if case is not fresh and np.count_nonzero(claims[name]) != np.count_nonzero(reaching[name]):
                 return False  # less is compared than before
-            parts = direction * claims[name]
-            if not abs(float(parts.sum()) - number) <= 10 * SAME * max(abs(number), float(np.abs(parts).sum())):
+            if not agrees(claims[name], direction, number, 10 * SAME):
                 return False
         return True
 
@@ -85,7 +84,7 @@ def forward_repair(
 
     for edit in itertools.islice(edits(), MOST_RUNS):
         with contextlib.suppress(Exception), running([(edit.source, edit.compiled())]):  # an edit may raise anything
-            if agrees(case) and agrees(fresh):
+            if right(case) and right(fresh):
                 return Repair.of(edit)
     return None
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import numpy as np
 
-from rnnlab.case import LOSS, Arrays, Case, derivative
+from rnnlab.case import FLOOR, LOSS, Arrays, Case, agrees, derivative
 from rnnlab.ops import Array
 
 SAME = 1e-6  # relative to the largest number compared
-FLOOR = 1e-5  # an array is measured against at least this share of the largest gradient
+Check = Callable[[Collection[str]], bool]  # whether the gradients of these arrays are right elsewhere too
 
 
 class Goal:
@@ -42,37 +42,24 @@ class Goal:
         return [name for name, part in self.slices.items() if wrong[part].any()]
 
 
-class Fresh:
+def on_other_numbers(case: Case, method: str, rng: np.random.Generator, scale: float = 1.0) -> Check:
     """The same functions on other numbers, of other sizes where that is possible: a repair must hold there too."""
+    loss, asked = None, {}
+    with np.errstate(all="ignore"):
+        with contextlib.suppress(Exception):  # of code that raises there is no loss
+            loss = case.claims(1.0).get(LOSS)
+        for name, value in case.inputs.items():
+            direction = rng.normal(size=value.shape)
+            asked[name] = direction, derivative(partial(case.loss, name), value, direction, method)
 
-    def __init__(self, case: Case, method: str, rng: np.random.Generator, scale: float = 1.0) -> None:
-        self.case, self.scale = case, scale
-        self.loss: Array | None = None
-        with np.errstate(all="ignore"):
-            with contextlib.suppress(Exception):  # of code that raises there is no loss
-                self.loss = case.claims(1.0).get(LOSS)
-            self.asked = {}
-            for name, value in case.inputs.items():
-                direction = rng.normal(size=value.shape)
-                self.asked[name] = direction, derivative(partial(case.loss, name), value, direction, method)
-
-    def right(self, names: Iterable[str]) -> bool:
-        """Whether the claimed gradients agree with the derivatives in one random direction each."""
+    def right(names: Collection[str]) -> bool:
         try:
             with np.errstate(all="ignore"):
-                claims = self.case.claims(self.scale)
+                claims = case.claims(scale)
         except Exception:  # an edit may raise anything
             return False
-        for name in names:
-            if name == LOSS:
-                if self.loss is None or not np.allclose(claims[LOSS], self.loss, rtol=1e-9):
-                    return False
-                continue
-            direction, number = self.asked[name]
-            g = claims.get(name)
-            if g is None or np.shape(g) != direction.shape:
-                return False
-            size = max(abs(number), 1e-2 * float(np.abs(direction * g).sum()), 1e-12)
-            if not abs(float((direction * g).sum()) / self.scale - number) <= 10 * SAME * size:
-                return False
-        return True
+        if LOSS in names and (loss is None or not np.allclose(claims[LOSS], loss, rtol=1e-9)):
+            return False
+        return all(agrees(claims.get(n, np.nan) / scale, *asked[n], 10 * SAME) for n in names if n != LOSS)
+
+    return right

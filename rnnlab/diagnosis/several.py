@@ -8,7 +8,7 @@ from typing import Any
 
 from rnnlab.case import Case, gradient
 from rnnlab.diagnosis.bench import Repair
-from rnnlab.diagnosis.goal import Fresh
+from rnnlab.diagnosis.goal import on_other_numbers
 from rnnlab.diagnosis.locate import directions, suspects, targets
 from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.source import sources
@@ -22,7 +22,7 @@ def several(case: Case, codes: Codes, method: str, search: Search, scale: float,
     """Several mistakes: first over one time step, where each stands alone, then over all."""
     found: list[Repair] = []
     functions = sources(*codes)
-    longer = Search(case, search.exact, functions, search.fresh, scale)
+    longer = Search(case, search.exact, functions, search.elsewhere, scale)
     longer.most = 2 * longer.most // 3
     remake = case.remake
     if remake is not None and case.steps > 1:
@@ -33,7 +33,7 @@ def several(case: Case, codes: Codes, method: str, search: Search, scale: float,
             claims = {}
         exact = dict(claims)  # a loss among them is what it is
         exact |= {n: gradient(partial(short.loss, n), x, method) for n, x in short.inputs.items() if n in claims}
-        shorter = Search(short, exact or search.exact, functions, Fresh(remake(rng, True), method, rng), 1.0)
+        shorter = Search(short, exact or search.exact, functions, on_other_numbers(remake(rng, True), method, rng))
         shorter.most = longer.most
         if claims and shorter.wrong(shorter.goal.vector(claims)).any():
             found, right = all_repairs(shorter, MOST_MISTAKES)
