@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,19 +18,13 @@ import numpy as np
 from rnnlab.batch import Batch
 from rnnlab.cells.arrays import alive_steps
 from rnnlab.cells.base import Cell, Gradients, Tape, read_only
+from rnnlab.cells.bidirectional import Recurrent
 from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
 from rnnlab.validate import describe
 
 Arrays = dict[str, Array]
 LOSS = "the loss itself"
-COMPLEX, CENTRAL = "complex step", "central differences"
-COMPLEX_STEP = 1e-30  # Im f(x + ih) / h subtracts nothing, so h can be as small as one likes
-CENTRAL_STEPS = (1e-3, 1e-5, 1e-7)  # a kink between the points spoils one difference: smaller ones are tried
-TOLERANCE = {COMPLEX: 1e-9, CENTRAL: 1e-6}  # of a right gradient, relative to its size
-FLOOR = 1e-5  # a gradient is measured against at least this share of the largest one
-LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
-
 ADVICE = {
     "read-only": "the step changes an array that it was given. Make a new one: d = d + x in place of d += x.",
     "NoneType": "a method returns None. Is its return statement missing?",
@@ -43,6 +36,30 @@ ADVICE = {
 
 class WrongCall(TypeError):
     """What was given is of no form that can be checked; nothing is said of the derivatives."""
+
+
+def form_of(target: Any, arguments: Sequence[Any]) -> str:
+    """Which form a call has: "cell", "model" (and a batch), "pair" (forward, backward, [arguments]) or "loss".
+
+    TypeError for any other.
+    """
+    if isinstance(target, Recurrent):
+        if arguments:
+            raise TypeError(
+                f"batch: expected None for a cell, which has a case of its own, got {describe(arguments[0])}"
+            )
+        return "cell"
+    if isinstance(target, SequenceModel):
+        if len(arguments) != 1 or not isinstance(arguments[0], Batch):
+            given = arguments[0] if len(arguments) == 1 else tuple(arguments) or None
+            raise TypeError(f"batch: expected a Batch to check the model on, got {describe(given)}")
+        return "model"
+    if not inspect.isroutine(target) or not hasattr(inspect.unwrap(target), "__code__"):
+        made = isinstance(target, type) and issubclass(target, Cell)
+        advice = f"; make one: {target.__name__}(3, 4)" if made else ""
+        raise TypeError(f"target: expected a Cell, a SequenceModel or a function, got {describe(target)}{advice}")
+    pair = len(arguments) == 2 and callable(arguments[0]) and isinstance(arguments[1], tuple | list)
+    return "pair" if pair else "loss"
 
 
 @dataclass
@@ -94,71 +111,6 @@ def advice(error: Exception) -> str:
         if sign in text:
             return what
     return ""
-
-
-# ---- exact derivatives ------------------------------------------------------------------------
-
-
-def derivative(loss: Callable[[Array], Any], at: Array, direction: Array, method: str) -> float:
-    """d/de loss(at + e direction) at e = 0: by complex step (Squire & Trapp 1998), or by four-point differences."""
-    if method == COMPLEX:
-        return float(np.imag(loss(np.asarray(at + 1j * COMPLEX_STEP * direction))) / COMPLEX_STEP)
-    found: list[float] = []
-    for h in CENTRAL_STEPS:
-        near, far = (
-            float(np.real(loss(np.asarray(at + k * h * direction))) - np.real(loss(np.asarray(at - k * h * direction))))
-            / (2 * k * h)
-            for k in (1, 2)
-        )
-        found.append((4 * near - far) / 3)
-        if abs(near - far) <= 1e-4 * max(abs(near), 1e-3):  # smooth between the points
-            return found[-1]
-    return found[1]
-
-
-def agrees(claimed: Any, direction: Array, exact: float, bound: float) -> bool:
-    """Whether a claimed gradient gives this exact derivative along this direction, within `bound` of its size."""
-    if np.shape(claimed) != direction.shape or not np.isfinite(claimed).all():
-        return False
-    products = np.asarray(claimed * direction)
-    size = max(abs(exact), float(np.sqrt((products**2).sum())), 1e-9)
-    return bool(abs(float(products.sum()) - exact) <= bound * size)
-
-
-def gradient(loss: Callable[[Array], Any], at: Array, method: str) -> Array:
-    """Every entry of dL/dat, one derivative each."""
-    exact = np.zeros(at.shape)
-    for index in np.ndindex(at.shape):
-        unit = np.zeros(at.shape)
-        unit[index] = 1
-        exact[index] = derivative(loss, at, unit, method)
-    return exact
-
-
-def best_method(case: Case, rng: np.random.Generator) -> str:
-    """Complex step, where the forward pass takes complex numbers and the answer agrees with central differences.
-
-    abs, norms and real-typed buffers silently lose the imaginary part. Whether they stand in the code does not
-    depend on the place, so a place nearby is asked, where no input sits exactly on a kink.
-    """
-    asked = [name for name in case.inputs if not name.startswith("states[") or name == "states[0]"]  # one code
-    return COMPLEX if all(_takes_complex(case, name, rng) for name in asked) else CENTRAL
-
-
-def _takes_complex(case: Case, name: str, rng: np.random.Generator) -> bool:
-    value = case.inputs[name]
-    near, direction = value + 1e-3 * rng.normal(size=value.shape), rng.normal(size=value.shape)
-    try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("error", np.exceptions.ComplexWarning)
-            exact = derivative(lambda v: case.loss(name, v), near, direction, COMPLEX)
-        for scale in (1.0, 1e-2, 1e-4):
-            central = derivative(lambda v: case.loss(name, v), near, scale * direction, CENTRAL) / scale
-            if abs(exact - central) <= 1e-5 * max(1.0, abs(central)):
-                return True
-    except Exception:  # refused, by whatever line of the code
-        return False
-    return False
 
 
 # ---- a cell -----------------------------------------------------------------------------------

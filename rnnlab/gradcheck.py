@@ -11,23 +11,11 @@ from typing import Any
 import numpy as np
 
 from rnnlab.batch import Batch
-from rnnlab.case import (
-    FLOOR,
-    LARGE,
-    LOSS,
-    TOLERANCE,
-    Case,
-    advice,
-    best_method,
-    cell_case,
-    derivative,
-    model_case,
-)
+from rnnlab.case import LOSS, Case, advice, cell_case, form_of, model_case
 from rnnlab.cells.base import Cell
-from rnnlab.cells.bidirectional import Recurrent
+from rnnlab.exact import FLOOR, LARGE, TOLERANCE, best_method, derivative
 from rnnlab.functions import loss_case, pair_case
 from rnnlab.gradreport import CheckRow, GradientMismatch, GradientReport
-from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
 from rnnlab.validate import describe, generator, positive_float, positive_int
 
@@ -112,7 +100,7 @@ def check_gradients(
         large = case.claims(LARGE) if case.linear else {}
     claims.pop(LOSS, None)
     if method == "auto":
-        method = best_method(case, rng)
+        method = best_method(case.loss, case.inputs, rng)
     bound = TOLERANCE[method] if tolerance is None else positive_float("tolerance", tolerance)
     check = _Check(case, claims, method, bound, max_entries if entries else 0, max_entries, rng)
     rows = (*check.rows(), *_not_linear(case, claims, large, bound))
@@ -136,11 +124,8 @@ def check_gradients(
 def _case(
     target: Any, arguments: Sequence[Any], T: int, B: int, rng: np.random.Generator, lengths: Array | None
 ) -> Case:
-    if isinstance(target, Recurrent):
-        if arguments:
-            raise TypeError(
-                f"batch: expected None for a cell, which has a case of its own, got {describe(arguments[0])}"
-            )
+    form = form_of(target, arguments)
+    if form == "cell":
         T, B = positive_int("T", T), positive_int("B", B)
         with _said_plainly():
             case = cell_case(target.astype(np.float64), T, B, rng, lengths)
@@ -148,22 +133,11 @@ def _case(
         return case
     if lengths is not None:
         raise TypeError(f"lengths: expected None, a model's are in its batch, got {describe(lengths)}")
-    if isinstance(target, SequenceModel):
-        if len(arguments) != 1 or not isinstance(arguments[0], Batch):
-            raise TypeError(
-                f"batch: expected a Batch to check a model on, got {describe(arguments[0] if arguments else None)}"
-            )
+    if form == "model":
         case = model_case(target.astype(np.float64), arguments[0], rng)
         case.target = repr(target)
         return case
-    if not inspect.isroutine(target) or not hasattr(inspect.unwrap(target), "__code__"):
-        made = isinstance(target, type) and issubclass(target, Cell)
-        advice = f"; make one: {target.__name__}(3, 4)" if made else ""
-        raise TypeError(f"target: expected a Cell, a SequenceModel or a function, got {describe(target)}{advice}")
-    if len(arguments) == 2 and callable(arguments[0]) and isinstance(arguments[1], tuple | list):
-        case = pair_case(target, arguments[0], arguments[1], rng)
-    else:
-        case = loss_case(target, arguments, rng)
+    case = pair_case(target, arguments[0], arguments[1], rng) if form == "pair" else loss_case(target, arguments, rng)
     if case.unknown:
         names = ", ".join(map(repr, case.unknown))
         raise ValueError(

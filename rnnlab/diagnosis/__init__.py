@@ -12,16 +12,16 @@ rule, and its sentence in `words`.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from rnnlab.batch import Batch
-from rnnlab.case import Case, cell_case, model_case, resized
+from rnnlab.case import Case, cell_case, form_of, model_case, resized
 from rnnlab.cells.base import Cell
+from rnnlab.cells.bidirectional import Recurrent
 from rnnlab.diagnosis.compare import compare_cells
 from rnnlab.diagnosis.examine import examined
 from rnnlab.diagnosis.paths import step_findings
@@ -142,17 +142,13 @@ def diagnose(
         if not isinstance(target, Cell) or not isinstance(reference, Cell):
             raise TypeError(f"reference: expected two cells, got {describe(target)} and {describe(reference)}.")
         return compare_cells(target, reference, T, B, rng)
-    if isinstance(target, Cell) and not arguments:
-        return _of_cell(target, T, B, rng)
-    if isinstance(target, SequenceModel):
-        if len(arguments) != 1 or not isinstance(arguments[0], Batch):
-            raise TypeError(f"batch: expected a Batch after the model, got {describe(arguments)}.")
+    form = form_of(target, arguments)
+    if form == "cell":
+        return _of_layer(target, T, B, rng)
+    if form == "model":
         return _of_model(target, arguments[0], rng)
-    if not inspect.isroutine(target) or not hasattr(inspect.unwrap(target), "__code__"):
-        raise TypeError(f"target: expected a Cell, a SequenceModel or a function, got {describe(target)}.")
-    if len(arguments) == 2 and callable(arguments[0]) and isinstance(arguments[1], tuple | list):
-        backward, given = arguments
-        return _of_functions(lambda a: pair_case(target, backward, a, rng), given, _name(target), rng)
+    if form == "pair":
+        return _of_functions(lambda a: pair_case(target, arguments[0], a, rng), arguments[1], _name(target), rng)
     return _of_functions(lambda a: loss_case(target, a, rng), arguments, _name(target), rng)
 
 
@@ -171,6 +167,18 @@ def _of_functions(make: Callable[[Any], Case], given: Any, title: str, rng: np.r
                 if not report.ok:
                     return report
     return examined(lambda: make(given), title, rng)
+
+
+def _of_layer(layer: Recurrent, T: int, B: int, rng: np.random.Generator) -> Diagnosis:
+    """A cell, or each cell of a `Bidirectional`."""
+    if isinstance(layer, Cell):
+        return _of_cell(layer, T, B, rng)
+    return _together(repr(layer), [_of_cell(cell, T, B, rng) for cell in layer.cells])
+
+
+def _together(title: str, reports: Sequence[Diagnosis]) -> Diagnosis:
+    notes = dict.fromkeys(note for report in reports for note in report.notes)
+    return Diagnosis(title, tuple(f for report in reports for f in report.findings), tuple(notes))
 
 
 def _of_cell(cell: Cell, T: int, B: int, rng: np.random.Generator) -> Diagnosis:
@@ -193,14 +201,11 @@ def _of_model(model: SequenceModel, batch: Batch, rng: np.random.Generator) -> D
         value, d_prediction = model.loss(prediction, target, mask)
         return value, {"prediction": d_prediction}
 
-    parts = [examined(lambda: loss_case(loss, (y.astype(float),), rng), _name(model.loss), rng)]
-    parts += [
-        _of_cell(cell, 4, 3, rng) for layer in model.cells for cell in layer.parts.values() if isinstance(cell, Cell)
-    ]
-    if all(part.ok for part in parts):
-        parts.append(examined(lambda: model_case(model.astype(np.float64), batch, rng), repr(model), rng))
-    findings = tuple(f for part in parts for f in part.findings)
-    return Diagnosis(repr(model), findings, tuple(dict.fromkeys(n for part in parts for n in part.notes)))
+    reports = [examined(lambda: loss_case(loss, (y.astype(float),), rng), _name(model.loss), rng)]
+    reports += [_of_layer(layer, 4, 3, rng) for layer in model.cells]
+    if all(report.ok for report in reports):
+        reports.append(examined(lambda: model_case(model.astype(np.float64), batch, rng), repr(model), rng))
+    return _together(repr(model), reports)
 
 
 def identical_gates(cell: Cell) -> list[Finding]:

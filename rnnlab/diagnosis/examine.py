@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.case import COMPLEX, LARGE, TOLERANCE, Case, WrongCall, advice, agrees, best_method, derivative, gradient
+from rnnlab.case import Case, WrongCall, advice
 from rnnlab.diagnosis.bench import Repair, is_unpacking
 from rnnlab.diagnosis.forward import forward_repair
 from rnnlab.diagnosis.goal import on_other_numbers
@@ -21,6 +21,7 @@ from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.several import Codes, several
 from rnnlab.diagnosis.source import executed, learners, running, sources
+from rnnlab.exact import COMPLEX, LARGE, TOLERANCE, agrees, best_method, derivative, gradient
 from rnnlab.process import one_blas_thread
 
 
@@ -59,7 +60,7 @@ def _compared(case: Case, title: str, result: Any, codes: Codes, rng: np.random.
     """The claimed gradients against the exact ones, and the search for what mends them."""
     raised = result if isinstance(result, Exception) else None
     claims = {} if raised else {name: np.array(g) for name, g in result.items()}
-    method = best_method(case, rng)
+    method = best_method(case.loss, case.inputs, rng)
     notes = [] if raised else _notes(case, claims, method)
     if not raised:
         again = executed(case.claims)[0]

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from rnnlab.case import Case, agrees, derivative
+from rnnlab.case import Case
 from rnnlab.diagnosis.bench import MOST_RUNS, Repair
 from rnnlab.diagnosis.edits import Edit, call_edits, expression_edits, word_edits
 from rnnlab.diagnosis.goal import SAME
@@ -18,6 +18,7 @@ from rnnlab.diagnosis.probe import PROBE, Probe, instrumented, look
 from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.source import Source, running
 from rnnlab.diagnosis.vocabulary import plain_words, vocabulary
+from rnnlab.exact import agrees, derivative
 
 
 def missing_repair(search: Search) -> Repair | None:

@@ -8,7 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from rnnlab.case import FLOOR, LOSS, Arrays, Case, agrees, derivative
+from rnnlab.case import LOSS, Arrays, Case
+from rnnlab.exact import FLOOR, agrees, derivative
 from rnnlab.ops import Array
 
 SAME = 1e-6  # relative to the largest number compared

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from rnnlab.case import COMPLEX, Arrays, gradient
+from rnnlab.case import Arrays
 from rnnlab.cells.base import Cell
 from rnnlab.diagnosis.report import Finding, listing
 from rnnlab.diagnosis.terms import readings
+from rnnlab.exact import COMPLEX, gradient
 from rnnlab.ops import Array
 
 DRAWS = 3  # sets of random numbers; a factor or term must fit all of them

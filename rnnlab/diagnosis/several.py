@@ -6,12 +6,13 @@ import itertools
 from functools import partial
 from typing import Any
 
-from rnnlab.case import Case, gradient
+from rnnlab.case import Case
 from rnnlab.diagnosis.bench import Repair
 from rnnlab.diagnosis.goal import on_other_numbers
 from rnnlab.diagnosis.locate import directions, suspects, targets
 from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.source import sources
+from rnnlab.exact import gradient
 
 MOST_MISTAKES = 4
 MOST_PAIRS = 6  # of places that are looked at closely
