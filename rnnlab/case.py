@@ -71,7 +71,7 @@ class Case:
     record   () -> what the forward pass leaves for the backward pass
     back     (record, scale) -> the claimed gradients, for `scale` times the loss
     blocks   names of the blocks along an input's first axis, for tables
-    linear   whether `back` takes another scale than 1
+    takes_scale  whether `back` takes another scale than 1
     remake   (rng, short) -> the same with fresh numbers and, where possible, other sizes; with one time step if short
     """
 
@@ -81,9 +81,10 @@ class Case:
     record: Callable[[], Any]
     back: Callable[[Any, float], Arrays]
     blocks: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    linear: bool = True
+    takes_scale: bool = True
     remake: Callable[[np.random.Generator, bool], Case] | None = None
     steps: int = 1  # where `remake` can make it shorter
+    plain: bool = False  # functions that are no cell and no model
     unclaimed: tuple[str, ...] = ()  # arrays that the functions read, and of which no gradient is returned
     unknown: tuple[str, ...] = ()  # gradients that are returned, of which the names do not say whose they are
 
@@ -206,10 +207,16 @@ def random_bias(name: str, p: Array, rng: np.random.Generator) -> Array:
     return np.asarray(rng.normal(size=p.shape)) if p.ndim < 2 or p.shape[-2] == 1 else p
 
 
-def freeze(tape: Tape) -> Tape:
-    """The same tape, its arrays read-only."""
-    x, states, gates, extras = map(read_only, (tape.x, tape.states, tape.gates, tape.extras))
-    return replace(tape, x=x, states=states, gates=gates, extras=extras)
+def freeze(thing: Any, depth: int = 6) -> Any:
+    """The same thing, every array within read-only from here on."""
+    if isinstance(thing, np.ndarray):
+        thing.flags.writeable = False
+    elif depth and isinstance(thing, tuple | list | dict):
+        for element in thing.values() if isinstance(thing, dict) else thing:
+            freeze(element, depth - 1)
+    elif depth and hasattr(thing, "__dict__") and not callable(thing):
+        freeze(vars(thing), depth - 1)
+    return thing
 
 
 # ---- a model ----------------------------------------------------------------------------------
@@ -248,4 +255,4 @@ def model_case(model: SequenceModel, batch: Batch, rng: np.random.Generator) -> 
         K = len(cell.gate_names)
         blocks |= {f"cells.{n}.{key}": cell.gate_names for key, p in cell.params.items() if p.ndim == 3 and len(p) == K}
         blocks[f"cells.{n}.states[0]"] = cell.state_names
-    return Case(repr(model), inputs, loss, lambda: None, back, blocks, linear=False)
+    return Case(repr(model), inputs, loss, lambda: None, back, blocks, takes_scale=False)

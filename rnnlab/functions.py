@@ -57,10 +57,12 @@ def pair_case(
 
     if not inputs:
         raise WrongCall(f"arguments: expected arrays of floats among them, got {describe(arguments)}")
-    title, unknown = f"{_name(forward)}, {_name(backward)}", tuple[str, ...]()
+    title, unknown = f"{name_of(forward)}, {name_of(backward)}", tuple[str, ...]()
     with contextlib.suppress(Exception):  # a learner's code may raise anything: diagnose says so
         unknown = _unknown(returned(run(arguments)[1], 1.0), inputs)
-    return Case(title, inputs, loss, lambda: run(arguments)[1], back, remake=remake, steps=2, unknown=unknown)
+    return Case(
+        title, inputs, loss, lambda: run(arguments)[1], back, remake=remake, steps=2, unknown=unknown, plain=True
+    )
 
 
 def loss_case(f: Callable[..., Any], arguments: Sequence[Any], rng: np.random.Generator) -> Case:
@@ -71,7 +73,7 @@ def loss_case(f: Callable[..., Any], arguments: Sequence[Any], rng: np.random.Ge
         first = f(*copy.deepcopy(arguments))
     if not isinstance(first, tuple) or len(first) < 2 or np.size(first[0]) != 1:
         raise WrongCall(
-            f"{_name(f)}: expected it to return (loss, gradients ...), got {describe(first)}. Return loss, dw, ..."
+            f"{name_of(f)}: expected it to return (loss, gradients ...), got {describe(first)}. Return loss, dw, ..."
         )
     read = {name: v for name, v in space.items() if is_float(v) and name in _names_in(f, space)}
     weights = {name: 0.4 * rng.normal(size=v.shape) for name, v in read.items()}
@@ -93,7 +95,7 @@ def loss_case(f: Callable[..., Any], arguments: Sequence[Any], rng: np.random.Ge
     if not inputs:
         got, wanted = ", ".join(map(repr, returned)) or "none", ", ".join(f"d{name}" for name in known)
         raise WrongCall(
-            f"{_name(f)}: expected gradients of arrays of floats, got {got}. Return loss, {wanted} by these names"
+            f"{name_of(f)}: expected gradients of arrays of floats, got {got}. Return loss, {wanted} by these names"
         )
 
     def loss(name: str, value: Array) -> Any:
@@ -105,7 +107,7 @@ def loss_case(f: Callable[..., Any], arguments: Sequence[Any], rng: np.random.Ge
         return _first_that_fits(lambda given: loss_case(f, given, rng), others, arguments)
 
     steps = max((len(a) for a in arguments if isinstance(a, list | tuple)), default=1)
-    case = Case(_name(f), inputs, loss, lambda: None, back, linear=False, remake=remake, steps=steps)
+    case = Case(name_of(f), inputs, loss, lambda: None, back, takes_scale=False, remake=remake, steps=steps, plain=True)
     case.unclaimed = tuple(name for name in weights if name not in inputs)
     case.unknown = _unknown(returned, known)
     return case
@@ -223,5 +225,5 @@ def _installed(space: dict[str, Any], values: Mapping[str, Any]) -> Iterator[Non
         space.update(before)
 
 
-def _name(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__name__", function))
+def name_of(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))

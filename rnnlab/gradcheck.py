@@ -97,7 +97,7 @@ def check_gradients(
     case = _case(target, arguments if batch is None else (*arguments, batch), T, B, rng, lengths)
     with _said_plainly():
         claims = case.claims()
-        large = case.claims(LARGE) if case.linear else {}
+        large = case.claims(LARGE) if case.takes_scale else {}
     claims.pop(LOSS, None)
     if method == "auto":
         method = best_method(case.loss, case.inputs, rng)

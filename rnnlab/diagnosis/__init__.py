@@ -1,12 +1,18 @@
 """`diagnose`: names the line of a learner's backward pass that is wrong, and shows it mended.
 
-How it works, and where what stands: `source` reads the learner's functions, `probe` puts a hand on their values,
-`locate` finds the places that may be wrong and solves for what they should have been. Small changes come from `rules`
-and `edits` (of an expression), from `statements` (of a whole line), from the `vocabulary` of all names, and from
-`terms`, which reads them off the numbers. `search` says in which order they are tried on the `bench`, `goal` when
-one is right, and `words` what it was; `several` looks for more than one. `examine` does this for one case, `forward`
-and `compare` for forward passes; `paths` tells what is known of a cell without source. A new kind of mistake is a
-rule, and its sentence in `words`.
+What one case goes through, and the file of each step:
+
+    source                     reads the learner's functions as trees, and runs them in another wording
+    probe                      records the values of their expressions, and adds numbers to them
+    locate                     finds the places where one change mends everything, and solves for the right values
+    rules, edits, statements   small changes of an expression, and of a whole line
+    operands, formulas         what has a name at a place, and which formula of it gives the right values
+    trials, wanted             run the code with an edit in place, and compare what it claims with the exact gradients
+    search, several            the order in which edits are tried, for one mistake and for more
+    sentences, report          what is said of it
+
+`examine` leads one case through these steps. `forward` and `compare` do the same for forward passes, and `paths` tells
+what is known of a cell without source. A new kind of mistake is a rule, and its sentence in `sentences`.
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ from rnnlab.diagnosis.compare import compare_cells
 from rnnlab.diagnosis.examine import examined
 from rnnlab.diagnosis.paths import step_findings
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
-from rnnlab.functions import loss_case, pair_case
+from rnnlab.functions import loss_case, name_of, pair_case
 from rnnlab.model import SequenceModel
 from rnnlab.nested import arrays, smaller
 from rnnlab.validate import describe, generator, positive_int
@@ -148,8 +154,8 @@ def diagnose(
     if form == "model":
         return _of_model(target, arguments[0], rng)
     if form == "pair":
-        return _of_functions(lambda a: pair_case(target, arguments[0], a, rng), arguments[1], _name(target), rng)
-    return _of_functions(lambda a: loss_case(target, a, rng), arguments, _name(target), rng)
+        return _of_functions(lambda a: pair_case(target, arguments[0], a, rng), arguments[1], name_of(target), rng)
+    return _of_functions(lambda a: loss_case(target, a, rng), arguments, name_of(target), rng)
 
 
 def _of_functions(make: Callable[[Any], Case], given: Any, title: str, rng: np.random.Generator) -> Diagnosis:
@@ -201,7 +207,7 @@ def _of_model(model: SequenceModel, batch: Batch, rng: np.random.Generator) -> D
         value, d_prediction = model.loss(prediction, target, mask)
         return value, {"prediction": d_prediction}
 
-    reports = [examined(lambda: loss_case(loss, (y.astype(float),), rng), _name(model.loss), rng)]
+    reports = [examined(lambda: loss_case(loss, (y.astype(float),), rng), name_of(model.loss), rng)]
     reports += [_of_layer(layer, 4, 3, rng) for layer in model.cells]
     if all(report.ok for report in reports):
         reports.append(examined(lambda: model_case(model.astype(np.float64), batch, rng), repr(model), rng))
@@ -223,7 +229,3 @@ def identical_gates(cell: Cell) -> list[Finding]:
         "reset inside the initialiser? (No derivative is wrong.)"
     )
     return [Finding("identical gates", what, outputs=tuple(wasted))]
-
-
-def _name(function: Any) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,10 +11,10 @@ import numpy as np
 from rnnlab.case import Arrays, Case, random_bias
 from rnnlab.cells.base import Cell
 from rnnlab.diagnosis.forward import missing_repair
-from rnnlab.diagnosis.goal import Goal
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.source import executed, sources
+from rnnlab.diagnosis.wanted import Wanted
 
 
 def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Generator) -> Diagnosis:
@@ -52,9 +53,9 @@ def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Ge
                 values, codes = executed(partial(case.back, None, 1.0))
                 if isinstance(values, Exception):
                     raise values
-                other, wanted = pair(rng, T + 1)
-                search = Search(case, exact, sources(codes), partial(_same, other, Goal(wanted)))
-                wrong = search.goal.names(search.wrong(search.goal.vector(values)))
+                other, values_there = pair(rng, T + 1)
+                search = Search(case, exact, sources(codes), partial(_same, other, Wanted(values_there)))
+                wrong = search.wanted.names(search.wrong(search.wanted.vector(values)))
                 if wrong:
                     return Diagnosis(title, (_finding(search, wrong, values, exact),), notes)
     except Exception as error:  # a learner's code may raise anything
@@ -63,18 +64,16 @@ def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Ge
     return Diagnosis(title, (), notes)
 
 
-def _same(case: Case, goal: Goal, _: object) -> bool:
+def _same(case: Case, wanted: Wanted, _: object) -> bool:
     """Whether a repaired forward pass has these values too."""
-    return bool(np.abs(goal.vector(case.back(None, 1.0)) - goal.exact).max() < 1e-9)
+    return bool(np.abs(wanted.vector(case.back(None, 1.0)) - wanted.exact).max() < 1e-9)
 
 
 def _finding(search: Search, wrong: list[str], values: Arrays, exact: Arrays) -> Finding:
     """The line that makes the difference; without one, the first array that differs (the states follow from gates)."""
     repair = search.repair() or missing_repair(search)
     if repair is not None:
-        edit = repair.edit
-        line = edit.statement.lineno
-        return Finding(edit.kind, repair.what, edit.source.name, line, repair.text, repair.mended, tuple(wrong))
+        return replace(repair.finding, outputs=tuple(wrong))
     name = wrong[0]
     index = np.unravel_index(np.argmax(np.abs(values[name] - exact[name])), exact[name].shape)
     t = next(t for t in range(len(exact[name])) if not np.allclose(values[name][t], exact[name][t], atol=1e-9))

@@ -121,8 +121,8 @@ def slots(source: Source) -> Slots:
 
 def expression_edits(source: Source, statement: ast.stmt, constants: Iterable[str] = ()) -> Iterator[Edit]:
     """Every change of one node by the rules below, the smallest first, and two names exchanged."""
-    heads = _heads(statement)
-    nodes = [n for head in heads for n in ast.walk(head) if isinstance(n, ast.expr | ast.Slice) and _value(source, n)]
+    roots = _own_expressions(statement)
+    nodes = [n for root in roots for n in ast.walk(root) if isinstance(n, ast.expr | ast.Slice) and _value(source, n)]
     loops = [n.target for n in ast.walk(source.tree) if isinstance(n, ast.For | ast.comprehension)]
     steps = sorted({n.id for target in loops for n in ast.walk(target) if isinstance(n, ast.Name)})
     found: list[tuple[str, ast.AST, str]] = [
@@ -132,19 +132,19 @@ def expression_edits(source: Source, statement: ast.stmt, constants: Iterable[st
     found.sort(key=lambda row: rank.get(row[0].partition("|")[0], len(rank)))
     numbers = [n for n in nodes if isinstance(n, ast.Constant) and type(n.value) in (int, float)]
     found += [("another operand", n, c) for n in numbers for c in constants if c != ast.unparse(n)]
-    for head in heads:
-        texts = sorted({ast.unparse(n) for n in ast.walk(head) if isinstance(n, ast.Name) or _is_element(n)})
+    for root in roots:
+        texts = sorted({ast.unparse(n) for n in ast.walk(root) if isinstance(n, ast.Name) or _is_element(n)})
         pairs = [
             (a, b) for a, b in combinations(texts, 2) if a.partition("[")[0] == b.partition("[")[0] or "[" not in a + b
         ]
-        for a, b in pairs if len(texts) <= 16 and id(head) in slots(source) else ():
-            new = _Exchanged({a: b, b: a}).visit(copy.deepcopy(head))
-            found.append((f"exchanged|{a} and {b}", head, ast.unparse(new)))
-        slices = [n for n in ast.walk(head) if isinstance(n, ast.Slice)] if id(head) in slots(source) else []
+        for a, b in pairs if len(texts) <= 16 and id(root) in slots(source) else ():
+            new = _Exchanged({a: b, b: a}).visit(copy.deepcopy(root))
+            found.append((f"exchanged|{a} and {b}", root, ast.unparse(new)))
+        slices = [n for n in ast.walk(root) if isinstance(n, ast.Slice)] if id(root) in slots(source) else []
         for first, second in combinations(slices, 2):
             for (_, a), (_, b) in product(indices(first, steps), indices(second, steps)):
                 both = _Exchanged({ast.unparse(first): a, ast.unparse(second): b})
-                found.append(("index", head, ast.unparse(both.visit(copy.deepcopy(head)))))
+                found.append(("index", root, ast.unparse(both.visit(copy.deepcopy(root)))))
     seen: set[str] = {one_line(statement)}
     for kind, node, text in found:
         kind, _, term = kind.partition("|")
@@ -158,20 +158,20 @@ def expression_edits(source: Source, statement: ast.stmt, constants: Iterable[st
             yield edit
 
 
-def word_edits(
-    source: Source, statement: ast.stmt, words: Iterable[str], kind: str = "another operand"
+def operand_edits(
+    source: Source, statement: ast.stmt, operands: Iterable[str], kind: str = "another operand"
 ) -> Iterator[Edit]:
-    """Each word in the place of each operand, or as one more factor or term of it."""
+    """Each of these operands in the place of each operand that is there, or as one more factor or term of it."""
     form = {"another operand": "{1}", "missing factor": "({0}) * {1}", "missing term": "({0}) + {1}"}[kind]
-    words = list(words)
-    for node in (n for head in _heads(statement) for n in ast.walk(head) if isinstance(n, ast.expr)):
+    operands = list(operands)
+    for node in (n for root in _own_expressions(statement) for n in ast.walk(root) if isinstance(n, ast.expr)):
         whole = _is_side(source, node) if kind == "another operand" else isinstance(node, ast.BinOp | ast.Call)
         if _value(source, node) and (isinstance(node, OPERANDS) or whole) and not is_stored(node):
             old = ast.unparse(node)
-            for word in words:
-                if word != old:
-                    term = old if kind == "another operand" else word
-                    yield Edit(source, statement, node, form.format(old, word), kind, term)
+            for operand in operands:
+                if operand != old:
+                    term = old if kind == "another operand" else operand
+                    yield Edit(source, statement, node, form.format(old, operand), kind, term)
 
 
 def _is_side(source: Source, node: ast.expr) -> bool:
@@ -184,13 +184,13 @@ def _is_side(source: Source, node: ast.expr) -> bool:
 def call_edits(source: Source, statement: ast.stmt, functions: Iterable[str], wrap: bool = False) -> Iterator[Edit]:
     """Another of these functions wherever one is called; with `wrap` also one of them around a value or a call."""
     functions = list(functions)
-    for head in (head for head in _heads(statement) if id(head) in slots(source)):
-        called = {ast.unparse(n.func) for n in ast.walk(head) if isinstance(n, ast.Call) and len(n.args) == 1}
+    for root in (root for root in _own_expressions(statement) if id(root) in slots(source)):
+        called = {ast.unparse(n.func) for n in ast.walk(root) if isinstance(n, ast.Call) and len(n.args) == 1}
         for old, new in product(sorted(called), functions):
-            text = ast.unparse(_Exchanged({old: new}).visit(copy.deepcopy(head)))
+            text = ast.unparse(_Exchanged({old: new}).visit(copy.deepcopy(root)))
             if old != new:
-                yield Edit(source, statement, head, text, "another operand", ast.unparse(head))
-        for node in (n for n in ast.walk(head) if wrap and isinstance(n, (*OPERANDS, ast.BinOp, ast.Call))):
+                yield Edit(source, statement, root, text, "another operand", ast.unparse(root))
+        for node in (n for n in ast.walk(root) if wrap and isinstance(n, (*OPERANDS, ast.BinOp, ast.Call))):
             if _value(source, node):
                 inner = node.args[0] if isinstance(node, ast.Call) and len(node.args) == 1 else node
                 texts = [f"{f}({ast.unparse(inner)})" for f in functions]
@@ -219,8 +219,8 @@ def _is_element(node: ast.AST) -> bool:
     return isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant | ast.Name)
 
 
-def _heads(statement: ast.stmt) -> list[ast.AST]:
-    """The expressions of a simple statement, of a loop or branch those of its head; indices of targets too."""
+def _own_expressions(statement: ast.stmt) -> list[ast.AST]:
+    """The expressions of a simple statement, of a loop or branch those of its first line; indices of targets too."""
     if isinstance(statement, ast.For):
         return [statement.iter]
     if isinstance(statement, ast.If | ast.While):
@@ -237,6 +237,6 @@ def _heads(statement: ast.stmt) -> list[ast.AST]:
 def _value(source: Source, node: ast.AST) -> bool:
     """Not the name of a function or a module, which holds no number."""
     parent, name, _ = slots(source).get(id(node), (None, "func", None))
-    space = source.function.__globals__
-    module = isinstance(node, ast.Name) and (node.id == "self" or inspect.ismodule(space.get(node.id)))
+    scope = source.function.__globals__
+    module = isinstance(node, ast.Name) and (node.id == "self" or inspect.ismodule(scope.get(node.id)))
     return name != "func" and not (module and isinstance(parent, ast.Attribute))

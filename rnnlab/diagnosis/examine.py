@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from rnnlab.case import Case, WrongCall, advice
-from rnnlab.diagnosis.bench import Repair, is_unpacking
 from rnnlab.diagnosis.forward import forward_repair
-from rnnlab.diagnosis.goal import on_other_numbers
-from rnnlab.diagnosis.locate import Target
+from rnnlab.diagnosis.locate import Correction
 from rnnlab.diagnosis.probe import PROBE, Probe, instrumented, places
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.several import Codes, several
 from rnnlab.diagnosis.source import executed, learners, running, sources
+from rnnlab.diagnosis.trials import is_unpacking
+from rnnlab.diagnosis.wanted import on_other_numbers
 from rnnlab.exact import COMPLEX, LARGE, TOLERANCE, agrees, best_method, derivative, gradient
 from rnnlab.process import one_blas_thread
 
@@ -81,7 +81,7 @@ def _compared(case: Case, title: str, result: Any, codes: Codes, rng: np.random.
 
     wrong = names if raised else [n for n in names if not right(n)]
     scale = 1.0
-    if not wrong and case.linear:
+    if not wrong and case.takes_scale:
         large = case.claims(LARGE)
         wrong, scale = [n for n in names if not _same(large[n] / LARGE, claims[n])], LARGE
     if not wrong:
@@ -90,7 +90,7 @@ def _compared(case: Case, title: str, result: Any, codes: Codes, rng: np.random.
     if scale == 1:
         exact |= {n: gradient(partial(case.loss, n), case.inputs[n], method) for n in wrong}
     findings = _mistakes(case, exact, codes, method, scale, raised, rng)
-    if scale != 1 and not case.blocks:  # functions whose gradients are small where they are used
+    if scale != 1 and case.plain:  # the gradients may be small wherever these functions are used
         notes += [f"{f.where}: for gradients {LARGE:g} times as large: {f.what}" for f in findings]
         findings = []
     return Diagnosis(title, tuple(findings), tuple(notes))
@@ -101,38 +101,34 @@ def _mistakes(
 ) -> list[Finding]:
     elsewhere = on_other_numbers(case.remake(rng, False) if case.remake else case, method, rng, scale)
     search = Search(case, exact, sources(*codes), elsewhere, scale)
-    wrong = search.goal.names(search.wrong(search.goal.vector(dict(search.claims))))
+    wrong = search.wanted.names(search.wrong(search.wanted.vector(dict(search.claims))))
     if not wrong and not raised:
         return [_single_precision(search, list(exact))]
     first = search.repair()
     if first is not None:
-        return [_finding(first, wrong, raised)]
+        finding = replace(first.finding, outputs=tuple(wrong))
+        if raised:
+            error = f"The backward pass raises {type(raised).__name__}: {str(raised).rstrip('.')}."
+            finding = replace(finding, what=f"{error} {finding.what}")
+        return [finding]
     located = search.located
     if raised:
         return [_raised("the backward pass", raised)]
     nowhere = located is None or is_unpacking(located.place.statement)
     forward = sources(executed(case.record)[1]) if scale == 1 and nowhere else []
     if repair := forward_repair(case, forward, method, wrong, not search.functions):
-        found = _finding(repair, wrong)
+        found = replace(repair.finding, outputs=tuple(wrong))
         what = "The forward and the backward pass do not belong together. They would, if this line were another"
         if "self.b" in found.text and "self.b" not in str(found.repair):
             what = "step adds self.b, but its argument a = W_x x + b has the bias already"
         return [replace(found, what=f"{what}: {found.what}")]
     repairs, right = several(case, codes, method, search, scale, rng)
     if right:
-        return [_finding(repair, wrong) for repair in repairs]
+        return [replace(repair.finding, outputs=tuple(wrong)) for repair in repairs]
     return [_unexplained(search, located, wrong)]
 
 
-def _finding(repair: Repair, wrong: list[str], raised: Exception | None = None) -> Finding:
-    edit, what = repair.edit, repair.what
-    text, line = repair.text, edit.statement.lineno
-    if raised is not None:
-        what = f"The backward pass raises {type(raised).__name__}: {str(raised).rstrip('.')}. {what}"
-    return Finding(edit.kind, what, edit.source.name, line, text, repair.mended, tuple(wrong))
-
-
-def _unexplained(search: Search, located: Target | None, wrong: list[str]) -> Finding:
+def _unexplained(search: Search, located: Correction | None, wrong: list[str]) -> Finding:
     """What is known without a repair: the line, its value, and of what that should be the derivative."""
     here: tuple[str, int | None, str] = ("", None, "")
     if located is not None:
@@ -161,7 +157,7 @@ def _unexplained(search: Search, located: Target | None, wrong: list[str]) -> Fi
     return Finding("unexplained", what, *here, None, tuple(wrong), numbers)
 
 
-def _meaning(case: Case, located: Target) -> str:
+def _meaning(case: Case, located: Correction) -> str:
     """The expression of the forward pass whose exact derivative the value should be: "dL/d a[:, H:2*H] of line 9"."""
     name, value = next(iter(case.inputs.items()))
     functions = sources(executed(lambda: case.loss(name, value))[1])
@@ -185,7 +181,7 @@ def _meaning(case: Case, located: Target) -> str:
     return ""
 
 
-def _mixes(located: Target) -> bool:
+def _mixes(located: Correction) -> bool:
     """Whether the right values of every row add up to 0, as behind a mean, and the claimed ones do not."""
     if any(e.ndim != 2 or e.shape[-1] < 3 for e in located.exact):
         return False

@@ -11,13 +11,13 @@ from functools import partial
 import numpy as np
 
 from rnnlab.case import Case
-from rnnlab.diagnosis.bench import MOST_RUNS, Repair
-from rnnlab.diagnosis.edits import Edit, call_edits, expression_edits, word_edits
-from rnnlab.diagnosis.goal import SAME
-from rnnlab.diagnosis.probe import PROBE, Probe, instrumented, look
+from rnnlab.diagnosis.edits import Edit, call_edits, expression_edits, operand_edits
+from rnnlab.diagnosis.operands import operands_at, simple_operands
+from rnnlab.diagnosis.probe import PROBE, Probe, instrumented, scope_place
 from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.source import Source, running
-from rnnlab.diagnosis.vocabulary import plain_words, vocabulary
+from rnnlab.diagnosis.trials import MOST_RUNS, Repair
+from rnnlab.diagnosis.wanted import SAME
 from rnnlab.exact import agrees, derivative
 
 
@@ -26,20 +26,20 @@ def missing_repair(search: Search) -> Repair | None:
     search.runs = 0
     rows = []
     for source, statement in search.pairs(False):
-        words = vocabulary(source, [search.names(look(source, statement))])
-        rows.append((source, statement, list(plain_words(words))))
+        operands = operands_at(source, [search.names(scope_place(source, statement))])
+        rows.append((source, statement, list(simple_operands(operands))))
     functions = ("np.tanh", "sigmoid", "relu", "rl.ops.sigmoid", "rl.ops.relu")
     calls = (e for source, statement, _ in rows for e in call_edits(source, statement, functions, wrap=True))
     terms = (
         edit
-        for source, statement, words in rows
-        for edit in word_edits(source, statement, [*_products(words), *words], "missing term")
+        for source, statement, operands in rows
+        for edit in operand_edits(source, statement, [*_products(operands), *operands], "missing term")
     )
     return search.tried(calls) or search.tried(terms)
 
 
-def _products(words: Sequence[str]) -> list[str]:
-    return [f"{a} @ {b}" for a in words for b in words if b.startswith("self.")]
+def _products(operands: Sequence[str]) -> list[str]:
+    return [f"{a} @ {b}" for a in operands for b in operands if b.startswith("self.")]
 
 
 def forward_repair(
@@ -74,13 +74,13 @@ def forward_repair(
         small = [e for row in rows for e in expression_edits(*row) if "> 0" not in e.text]
         yield from (e for e in small if e.kind in ("exchanged", "left out"))
         for source, statement in rows:
-            place, probe = look(source, statement), Probe()
+            place, probe = scope_place(source, statement), Probe()
             with running([instrumented(source, [place], local_names=True)], {PROBE: probe}):
                 case.record()
-            for space in probe.spaces[id(place.node)][:1]:
-                words = plain_words(vocabulary(source, [space]))
-                yield from word_edits(source, statement, words)
-                yield from word_edits(source, statement, words if factors else (), "missing factor")
+            for scope in probe.scopes[id(place.node)][:1]:
+                operands = simple_operands(operands_at(source, [scope]))
+                yield from operand_edits(source, statement, operands)
+                yield from operand_edits(source, statement, operands if factors else (), "missing factor")
         yield from (e for e in small if e.kind in ("operator", "sign"))
 
     for edit in itertools.islice(edits(), MOST_RUNS):

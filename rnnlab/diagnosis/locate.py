@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.diagnosis.goal import SAME
-from rnnlab.diagnosis.probe import PROBE, Place, Probe, instrumented, parts, places
+from rnnlab.diagnosis.probe import PROBE, Place, Probe, instrumented, places, subexpressions
 from rnnlab.diagnosis.source import Source
+from rnnlab.diagnosis.wanted import SAME
 from rnnlab.ops import Array
 
 MOST_ENTRIES = 480  # of one place
@@ -48,10 +48,10 @@ def suspects(run: Run, functions: Sequence[Source], claimed: Array, wrong: Array
         noise = [1e-3 * rng.normal(size=v.shape) for v in probe.values.get(key, [])]
         moved = run(codes, {PROBE: Probe({key: noise})}) if noise else None
         if moved is not None and (touched := np.abs(moved - claimed) > 0)[wrong].any():
-            place.disturbs, place.all = int(touched[~wrong].sum()), bool(touched[wrong].all())
+            place.disturbs, place.reaches_all = int(touched[~wrong].sum()), bool(touched[wrong].all())
             reached.append(place)
     first = {key: n for n, key in reversed(list(enumerate(probe.order)))}
-    return sorted(reached, key=lambda p: (not p.all, first[id(p.node)]))
+    return sorted(reached, key=lambda p: (not p.reaches_all, first[id(p.node)]))
 
 
 @dataclass
@@ -88,14 +88,14 @@ def directions(run: Run, place: Place, claimed: Array) -> Directions | None:
 
 
 @dataclass
-class Target:
+class Correction:
     """A place, and what it should have been.
 
     claimed, exact   one array for each occurrence: what it is once all before it is right, and what it should be
     known            which numbers of `exact` the returned gradients determine
     columns          how the returned gradients move with these numbers
-    parts            the values of the expressions that it is made of
-    spaces           the local names at each occurrence
+    inner            the values of the expressions that it is made of
+    scopes           the local names at each occurrence
     sure             whether it mends more numbers than it has itself
     """
 
@@ -104,8 +104,8 @@ class Target:
     exact: list[Array]
     known: list[Array]
     columns: Array
-    parts: dict[int, list[Array]]
-    spaces: list[dict[str, Any]]
+    inner: dict[int, list[Array]]
+    scopes: list[dict[str, Any]]
     sure: bool
 
     def seen(self) -> Array:
@@ -113,10 +113,10 @@ class Target:
         _, sizes, v = np.linalg.svd(self.columns, full_matrices=False)
         return np.asarray(v[sizes > 1e-9 * max(sizes[0], 1e-300)])
 
-    def of_factor(self) -> Target:
+    def of_factor(self) -> Correction:
         """For the value of x after `x *= f`: the same for f, as long as f has the shape of x."""
         place = Place(self.place.source, self.place.statement, _root(self.place))
-        now = self.parts.get(id(place.node), [])
+        now = self.inner.get(id(place.node), [])
         if [f.shape for f in now] != [c.shape for c in self.claimed]:
             return self
         with np.errstate(all="ignore"):
@@ -124,7 +124,7 @@ class Target:
             columns = self.columns * np.concatenate([np.ravel(c / f) for f, c in zip(now, self.claimed, strict=True)])
         if not all(np.isfinite(e).all() for e in exact) or not np.isfinite(columns).all():
             return self
-        return Target(place, now, exact, self.known, columns, self.parts, self.spaces, self.sure)
+        return Correction(place, now, exact, self.known, columns, self.inner, self.scopes, self.sure)
 
     def fits(self, values: list[Any]) -> bool:
         """Whether every gradient would be right with these values, one for each occurrence."""
@@ -135,7 +135,7 @@ class Target:
             return bool(np.abs(self.columns @ off).max() <= SAME)
 
 
-def targets(run: Run, chosen: Sequence[Directions], claimed: Array, exact: Array) -> list[Target]:
+def solve(run: Run, chosen: Sequence[Directions], claimed: Array, exact: Array) -> list[Correction]:
     """What these places should have been; empty where no change of them together makes every gradient right."""
     columns = np.concatenate([d.columns for d in chosen], axis=1)
     u, sizes, v = np.linalg.svd(columns, full_matrices=False)
@@ -147,7 +147,7 @@ def targets(run: Run, chosen: Sequence[Directions], claimed: Array, exact: Array
     determined = (v[:rank] ** 2).sum(axis=0) > 1 - 1e-6
     cuts = np.cumsum([d.columns.shape[1] for d in chosen])[:-1]
     shares = list(zip(chosen, np.split(change, cuts), np.split(determined, cuts), strict=True))
-    inner = [n for d in chosen for n in parts(_root(d.place))]
+    inner = [n for d in chosen for n in subexpressions(_root(d.place))]
     probe = Probe({id(d.place.node): d.changes(c) for d, c, _ in shares})
     mended = run(_codes([d.place for d in chosen], True, inner), {PROBE: probe})
     if mended is None or not np.abs(mended - exact).max() <= 10 * SAME:
@@ -158,11 +158,11 @@ def targets(run: Run, chosen: Sequence[Directions], claimed: Array, exact: Array
         if len(right) == len(d.shapes):
             was = [r - c for r, c in zip(right, d.changes(change), strict=True)]
             root = _root(d.place)
-            inside = {id(n): probe.values[id(n)] for n in parts(root)} | {key: was}
-            target = Target(
-                d.place, was, right, d.changes(determined), d.columns, inside, probe.spaces[key], bool(sure)
+            inside = {id(n): probe.values[id(n)] for n in subexpressions(root)} | {key: was}
+            correction = Correction(
+                d.place, was, right, d.changes(determined), d.columns, inside, probe.scopes[key], bool(sure)
             )
-            found.append(target.of_factor() if root is not d.place.node else target)
+            found.append(correction.of_factor() if root is not d.place.node else correction)
     return found
 
 
@@ -174,12 +174,12 @@ def _root(place: Place) -> ast.expr:
     return place.node
 
 
-def pushed_down(aim: Target) -> Iterator[tuple[ast.expr, list[Array], list[Array]]]:
+def pushed_down(correction: Correction) -> Iterator[tuple[ast.expr, list[Array], list[Array]]]:
     """(part, its value, what it should have been if the other parts are right), from the whole to its leaves."""
-    todo: list[tuple[ast.expr, list[Array]]] = [(aim.place.node, aim.exact)]
+    todo: list[tuple[ast.expr, list[Array]]] = [(correction.place.node, correction.exact)]
     while todo:
         node, exact = todo.pop(0)
-        claimed = aim.parts.get(id(node), [])
+        claimed = correction.inner.get(id(node), [])
         if len(claimed) != len(exact):
             continue
         yield node, claimed, exact
@@ -187,7 +187,7 @@ def pushed_down(aim: Target) -> Iterator[tuple[ast.expr, list[Array], list[Array
             todo.append((node.operand, [-e for e in exact]))
         if not isinstance(node, ast.BinOp):
             continue
-        left, right = (_values(aim, n, len(exact)) for n in (node.left, node.right))
+        left, right = (_values(correction, n, len(exact)) for n in (node.left, node.right))
         for other, child, shapes, first in ((right, node.left, left, True), (left, node.right, right, False)):
             if isinstance(child, ast.Constant) or not len(other) == len(shapes) == len(exact):
                 continue
@@ -198,10 +198,10 @@ def pushed_down(aim: Target) -> Iterator[tuple[ast.expr, list[Array], list[Array
                 todo.append((child, found))
 
 
-def _values(aim: Target, node: ast.expr, count: int) -> list[Array]:
+def _values(correction: Correction, node: ast.expr, count: int) -> list[Array]:
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return [np.asarray(float(node.value))] * count
-    return aim.parts.get(id(node), [])
+    return correction.inner.get(id(node), [])
 
 
 def _inverse(operator: ast.operator, result: Array, other: Array, first: bool) -> Array | None:

@@ -13,8 +13,8 @@ import numpy as np
 
 from rnnlab.case import Arrays
 from rnnlab.cells.base import Cell
+from rnnlab.diagnosis.formulas import formulas
 from rnnlab.diagnosis.report import Finding, listing
-from rnnlab.diagnosis.terms import readings
 from rnnlab.exact import COMPLEX, gradient
 from rnnlab.ops import Array
 
@@ -76,7 +76,7 @@ class _Draw:
         gates = {f"d_a[{name}]": np.array(d) for name, d in zip(self.cell.gate_names, d_a, strict=True)}
         return gates | {f"d_prev[{name}]": np.array(d) for name, d in zip(self.cell.state_names, d_prev, strict=True)}
 
-    def words(self, state: str) -> Arrays:
+    def operands(self, state: str) -> Arrays:
         """What has a name in one step."""
         cell = self.cell
         return (
@@ -98,8 +98,8 @@ def _of_state(draws: list[_Draw], state: str) -> Iterator[tuple[str, str, str]]:
             continue
         claimed, exact = [c[name] for c in claims], [e[name] for e in exacts]
         at = tuple(map(int, np.unravel_index(np.argmax(np.abs(off)), off.shape)))
-        words = {w: [d.words(state)[w] for d in draws] for w in draws[0].words(state)}
+        operands = {w: [d.operands(state)[w] for d in draws] for w in draws[0].operands(state)}
         known = [np.ones(e.shape, bool) for e in exact]
-        should = next((text for text, *_ in readings(name, claimed, exact, known, words, {})), "")
+        should = next((text for text, *_ in formulas(name, claimed, exact, known, operands, {})), "")
         values = f"{name} {list(at)} is {claimed[0][at]:.6g} and should be {exact[0][at]:.6g}"
         yield name, ast.unparse(ast.parse(should)), values

@@ -24,7 +24,7 @@ class Place:
     """One value that may be wrong: an expression's, or (`after`) that of a name once its statement has run.
 
     before     a look at the names before the statement, where no value is changed
-    disturbs   how many numbers that are right depend on it; `all`, whether every wrong one does
+    disturbs   how many numbers that are right depend on it; `reaches_all`, whether every wrong one does
     """
 
     source: Source
@@ -33,7 +33,7 @@ class Place:
     after: bool = False
     before: bool = False
     disturbs: int = 0
-    all: bool = False
+    reaches_all: bool = False
 
     @property
     def text(self) -> str:
@@ -45,17 +45,17 @@ class Probe:
     """What instrumented code calls with each value, in the order of the run.
 
     values   everything that was recorded, by place and occurrence
-    spaces   the local names at each occurrence, where asked for
+    scopes   the local names at each occurrence, where asked for
     add      by place, an array for each occurrence that is added to its value
     """
 
     add: dict[int, list[Array]] = field(default_factory=dict)
     values: dict[int, list[Array]] = field(default_factory=lambda: defaultdict(list))
-    spaces: dict[int, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    scopes: dict[int, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     order: list[int] = field(default_factory=list)
     single: int = 0  # the first place whose value is of single precision
 
-    def __call__(self, n: int, value: Any, space: dict[str, Any] | None = None, inside: bool = False) -> Any:
+    def __call__(self, n: int, value: Any, scope: dict[str, Any] | None = None, inside: bool = False) -> Any:
         """The value, changed as asked; `inside` changes the array itself, for what other names hold too."""
         if not isinstance(value, np.ndarray | float) or np.asarray(value).dtype.kind not in "fb":
             return value
@@ -66,23 +66,23 @@ class Probe:
             value = np.add(value, change, out=value) if inside and isinstance(value, np.ndarray) else value + change
         self.values[n].append(np.array(value, float))
         self.order.append(n)
-        if space is not None:  # as they are now: the frame goes on using the same dict and the same arrays
-            self.spaces[n].append({k: _kept(v) for k, v in space.items()})
+        if scope is not None:  # as they are now: the frame goes on using the same dict and the same arrays
+            self.scopes[n].append({k: copied(v, depth=2) for k, v in scope.items()})
         return value
 
 
-def _kept(value: Any, depth: int = 2) -> Any:
-    """A copy of arrays, and of lists and dicts that a loop fills."""
-    if isinstance(value, np.ndarray):
+def copied(value: Any, depth: int = 6, arrays: bool = True) -> Any:
+    """The same in lists and dicts of its own, in which a loop or an edit may write; `arrays` copies these too."""
+    if isinstance(value, np.ndarray) and arrays:
         return value.copy()
     if depth and type(value) in (list, tuple):
-        return type(value)(_kept(v, depth - 1) for v in value)
+        return type(value)(copied(v, depth - 1, arrays) for v in value)
     if depth and type(value) is dict:
-        return {k: _kept(v, depth - 1) for k, v in value.items()}
+        return {k: copied(v, depth - 1, arrays) for k, v in value.items()}
     return value
 
 
-def look(source: Source, statement: ast.stmt, before: bool = True) -> Place:
+def scope_place(source: Source, statement: ast.stmt, before: bool = True) -> Place:
     """A place that holds no value of the learner's: for the names before or after a statement."""
     return Place(source, statement, ast.Constant(0.0), not before, before)
 
@@ -149,13 +149,13 @@ def carried(body: Sequence[ast.stmt]) -> list[str]:
     return sorted(found & stored)
 
 
-def parts(node: ast.expr) -> list[ast.expr]:
+def subexpressions(node: ast.expr) -> list[ast.expr]:
     """An expression and what it is made of by + - * / and powers."""
     found = [node]
     if isinstance(node, ast.BinOp):
-        found += parts(node.left) + parts(node.right)
+        found += subexpressions(node.left) + subexpressions(node.right)
     elif isinstance(node, ast.UnaryOp):
-        found += parts(node.operand)
+        found += subexpressions(node.operand)
     return found
 
 

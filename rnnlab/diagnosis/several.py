@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 from rnnlab.case import Case
-from rnnlab.diagnosis.bench import Repair
-from rnnlab.diagnosis.goal import on_other_numbers
-from rnnlab.diagnosis.locate import directions, suspects, targets
+from rnnlab.diagnosis.locate import directions, solve, suspects
 from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.source import sources
+from rnnlab.diagnosis.trials import Repair
+from rnnlab.diagnosis.wanted import on_other_numbers
 from rnnlab.exact import gradient
 
 MOST_MISTAKES = 4
@@ -36,7 +36,7 @@ def several(case: Case, codes: Codes, method: str, search: Search, scale: float,
         exact |= {n: gradient(partial(short.loss, n), x, method) for n, x in short.inputs.items() if n in claims}
         shorter = Search(short, exact or search.exact, functions, on_other_numbers(remake(rng, True), method, rng))
         shorter.most = longer.most
-        if claims and shorter.wrong(shorter.goal.vector(claims)).any():
+        if claims and shorter.wrong(shorter.wanted.vector(claims)).any():
             found, right = all_repairs(shorter, MOST_MISTAKES)
             longer.current = shorter.current
             if not right:
@@ -73,10 +73,10 @@ def two_places(search: Search) -> None:
     moves = [d for place in reached if (d := directions(search.run, place, search.claimed)) is not None]
     for pair in itertools.combinations(moves, 2):
         if pair[0].place.statement is not pair[1].place.statement:
-            aims = targets(search.run, pair, search.claimed, search.goal.exact)
-            solved += bool(aims)
-            for aim in aims:
-                search.located = search.located or aim
-                search.tried(itertools.chain(search.fitting(aim), search.read([aim])), 100)
+            corrections = solve(search.run, pair, search.claimed, search.wanted.exact)
+            solved += bool(corrections)
+            for correction in corrections:
+                search.located = search.located or correction
+                search.tried(itertools.chain(search.fitting(correction), search.suggested([correction])), 100)
             if search.partial is not None or solved == MOST_PAIRS:
                 return

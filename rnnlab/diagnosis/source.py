@@ -30,7 +30,7 @@ class Source:
     function   the function object itself; `running` gives it another code for a while
     within     where not all of it is meant: the first lines of the functions inside it that are
     tree       its definition, with the line numbers of its file
-    statements every simple statement and every head of a loop or branch, in the order of the text
+    statements every simple statement and every loop or branch (its first line), in the order of the text
     """
 
     function: FunctionType
@@ -58,7 +58,7 @@ class Source:
         return self.function.__qualname__.rpartition("<locals>.")[2]
 
     def text(self, statement: ast.stmt) -> str:
-        """The line of a statement, as the learner wrote it; of a loop or branch its head."""
+        """The line of a statement, as the learner wrote it; of a loop or branch its first line."""
         return one_line(statement, linecache.getline(self.function.__code__.co_filename, statement.lineno))
 
     def compiled(self, tree: ast.FunctionDef) -> CodeType:
@@ -104,17 +104,17 @@ def _limit() -> Callable[[], None]:
 
 def one_line(statement: ast.stmt, written: str = "") -> str:
     """A statement on one line; its own wording where it was written on one line."""
-    head = copy.copy(statement)
+    alone = copy.copy(statement)
     for part in ("body", "orelse"):
-        if getattr(head, part, None):
-            setattr(head, part, [])
-    if hasattr(head, "body"):
-        head.body = [ast.Expr(ast.Constant(...))]
-    text = ast.unparse(ast.fix_missing_locations(head)).removesuffix("...").strip()
+        if getattr(alone, part, None):
+            setattr(alone, part, [])
+    if hasattr(alone, "body"):
+        alone.body = [ast.Expr(ast.Constant(...))]
+    text = ast.unparse(ast.fix_missing_locations(alone)).removesuffix("...").strip()
     with contextlib.suppress(SyntaxError, ValueError):
         stripped = written.strip()
-        parsed = ast.parse(stripped + (" ..." if hasattr(head, "body") else "")).body
-        if len(parsed) == 1 and ast.dump(parsed[0]) == ast.dump(ast.parse(ast.unparse(head)).body[0]):
+        parsed = ast.parse(stripped + (" ..." if hasattr(alone, "body") else "")).body
+        if len(parsed) == 1 and ast.dump(parsed[0]) == ast.dump(ast.parse(ast.unparse(alone)).body[0]):
             return stripped
     return text
 
@@ -200,8 +200,8 @@ def sources(codes: set[CodeType], makers: Iterable[CodeType] = ()) -> list[Sourc
 
 def _maker(function: FunctionType) -> FunctionType:
     """The function of a module or class in which this one is defined; itself where it is in none."""
-    head, *rest = function.__qualname__.partition(".<locals>")[0].split(".")
-    thing = function.__globals__.get(head)
+    outer, *rest = function.__qualname__.partition(".<locals>")[0].split(".")
+    thing = function.__globals__.get(outer)
     for name in rest:
         thing = getattr(thing, name, None)
     return thing if isinstance(thing, FunctionType) else function

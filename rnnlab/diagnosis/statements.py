@@ -58,17 +58,17 @@ def copies(source: Source) -> Iterator[Edit]:
             yield Edit(source, first, first, lines, "argument", argument.arg)
 
 
-def updates(source: Source, loop: ast.For, words: Mapping[str, Array]) -> Iterator[Edit]:
+def updates(source: Source, loop: ast.For, operands: Mapping[str, Array]) -> Iterator[Edit]:
     """An update that is missing at the end of a loop: `carried = new`, first of names that the loop only reads.
 
-    `words` are the arrays that have a name there; only what has the shape of the old value can take its place, or
+    `operands` are the arrays that have a name there; only what has the shape of the old value can take its place, or
     anything where the old value is still the number 0.
     """
     names = [n for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Name)]
     stored, read = ({n.id for n in names if isinstance(n.ctx, kind)} for kind in (ast.Store, ast.Load))
-    carried = sorted((n for n in words if n in read), key=lambda n: (n in stored, n))
-    new = sorted(words, key=lambda w: (w in read, w not in stored, len(w), w))
-    pairs = [(a, b) for a in carried for b in new if a != b and words[a].shape in ((), words[b].shape)]
+    carried = sorted((n for n in operands if n in read), key=lambda n: (n in stored, n))
+    new = sorted(operands, key=lambda w: (w in read, w not in stored, len(w), w))
+    pairs = [(a, b) for a in carried for b in new if a != b and operands[a].shape in ((), operands[b].shape)]
     pairs = [(a, b) for a, b in pairs if a not in stored or b in stored]
     loose = [(a, b) for a, b in pairs if a not in stored and b in stored - read]
     both = [(f"{a}, {c}", f"{b}, {d}") for (a, b), (c, d) in permutations(loose, 2) if a < c and b != d]

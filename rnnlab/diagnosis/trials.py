@@ -1,4 +1,4 @@
-"""The bench: the learner's code is run with an edit in place, and what it claims is compared."""
+"""Trial runs: the learner's code is run with an edit in place, and what it claims is compared."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.case import Arrays, Case, as_array
+from rnnlab.case import Arrays, Case, as_array, freeze
 from rnnlab.diagnosis.edits import Edit
-from rnnlab.diagnosis.goal import SAME, Check, Goal
-from rnnlab.diagnosis.locate import Target
-from rnnlab.diagnosis.probe import Place
+from rnnlab.diagnosis.locate import Correction
+from rnnlab.diagnosis.probe import Place, copied
+from rnnlab.diagnosis.report import Finding
+from rnnlab.diagnosis.sentences import sentence
 from rnnlab.diagnosis.source import Source, executed, limited, running, sources
-from rnnlab.diagnosis.words import sentence
+from rnnlab.diagnosis.wanted import SAME, Check, Wanted
 from rnnlab.ops import Array
 
 SHARE = 0.08  # of the wrong numbers that an edit has to mend, to be one mistake of several
@@ -29,26 +30,26 @@ class Repair:
     """An edit after which the gradients are right: all of them, or (`left` > 0) more than before."""
 
     edit: Edit
-    text: str
-    mended: str
-    what: str
+    finding: Finding
     left: int
 
     @classmethod
     def of(cls, edit: Edit, left: int = 0) -> Repair:
-        """With its words, which are found before the edit is kept."""
-        return cls(edit, edit.source.text(edit.statement), edit.mended(), sentence(edit), left)
+        """With what is said of it, which is found before the edit is kept."""
+        source, statement = edit.source, edit.statement
+        where = source.name, statement.lineno, source.text(statement)
+        return cls(edit, Finding(edit.kind, sentence(edit), *where, edit.mended()), left)
 
 
-class Bench:
+class Trials:
     """A backward pass whose claims differ from `exact`, on which edits are tried."""
 
     def __init__(
         self, case: Case, exact: Arrays, functions: Sequence[Source], elsewhere: Check, scale: float = 1.0
     ) -> None:
-        self.case, self.goal, self.functions, self.elsewhere, self.scale = (
+        self.case, self.wanted, self.functions, self.elsewhere, self.scale = (
             case,
-            Goal(exact),
+            Wanted(exact),
             functions,
             elsewhere,
             scale,
@@ -61,9 +62,9 @@ class Bench:
         self.claims: Arrays = {}
         self.record: Any = None
         self.record = self._reusable()
-        self.claimed = self.goal.vector({})
+        self.claimed = self.wanted.vector({})
         self.partial: Repair | None = None
-        self.located: Target | None = None
+        self.located: Correction | None = None
         self.reached: list[Place] = []
         forward = sources(executed(case.record)[1])  # its numbers may stand in the backward pass
         trees = [n for s in (*functions, *forward) for n in ast.walk(s.tree)]
@@ -74,9 +75,9 @@ class Bench:
         """One record of the forward pass for all runs; None where a backward pass uses it up, or stands in it."""
         with contextlib.suppress(Exception):
             self.record = record = self.case.record()
-            _freeze(record)  # no edit may spoil it for the next one
+            freeze(record)  # no edit may spoil it for the next one
             self.claims = {n: np.array(g) / self.scale for n, g in self.case.back(record, self.scale).items()}
-            first, second = self.goal.vector(self.claims), self.run([])
+            first, second = self.wanted.vector(self.claims), self.run([])
             if second is not None and np.array_equal(first, second) and not self.closures:
                 return record
         self.record = None
@@ -92,14 +93,16 @@ class Bench:
             with np.errstate(all="ignore"):
                 record = self.case.record() if self.record is None and not self.closures else self.record
                 with running(list(every.values()), names), limited():
-                    claims = self.case.back(self.case.record() if self.closures else _lists(record), self.scale)
-                return self.goal.vector({name: as_array(g) / self.scale for name, g in claims.items()})
+                    claims = self.case.back(
+                        self.case.record() if self.closures else copied(record, arrays=False), self.scale
+                    )
+                return self.wanted.vector({name: as_array(g) / self.scale for name, g in claims.items()})
         except Exception:  # an edit may raise anything
             return None
 
     def wrong(self, claims: Array) -> Array:
         with np.errstate(invalid="ignore"):
-            return np.asarray(~(np.abs(claims - self.goal.exact) <= SAME))
+            return np.asarray(~(np.abs(claims - self.wanted.exact) <= SAME))
 
     def tried(self, edits: Iterable[Edit], most: int | None = None) -> Repair | None:
         """The first of so many edits after which everything is right, here and on fresh numbers."""
@@ -123,7 +126,7 @@ class Bench:
             left = int(wrong.sum())
             if left == 0:
                 with running([*self.current.values(), (edit.source, code)]):
-                    if self.elsewhere(self.goal.shapes):
+                    if self.elsewhere(self.wanted.shapes):
                         return Repair.of(edit)
             elif not (wrong & ~before).any() and left < (self.partial.left if self.partial else enough):
                 self.partial = Repair.of(edit, left)
@@ -134,26 +137,6 @@ class Bench:
         edit.keep()
         self.seen.clear()
         self.current[id(edit.source)] = (edit.source, edit.source.compiled(edit.source.tree))
-
-
-def _freeze(thing: Any, depth: int = 6) -> None:
-    """Every array within is read-only from here on."""
-    if isinstance(thing, np.ndarray):
-        thing.flags.writeable = False
-    elif depth and isinstance(thing, tuple | list | dict):
-        for element in thing.values() if isinstance(thing, dict) else thing:
-            _freeze(element, depth - 1)
-    elif depth and hasattr(thing, "__dict__") and not callable(thing):
-        _freeze(vars(thing), depth - 1)
-
-
-def _lists(thing: Any, depth: int = 6) -> Any:
-    """The same arrays in lists and dicts of their own, for an edit may write in those too."""
-    if depth and type(thing) in (list, tuple):
-        return type(thing)(_lists(element, depth - 1) for element in thing)
-    if depth and type(thing) is dict:
-        return {key: _lists(element, depth - 1) for key, element in thing.items()}
-    return thing
 
 
 def is_unpacking(statement: ast.stmt) -> bool:

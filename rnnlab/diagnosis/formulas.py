@@ -1,4 +1,4 @@
-"""What: the shortest product of recorded values that turns what an expression is into what it should have been."""
+"""Formulas: the shortest product of recorded values that turns what an expression is into what it should have been."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from rnnlab.diagnosis.vocabulary import Values
+from rnnlab.diagnosis.operands import Values
 from rnnlab.ops import Array
 
 FORMS = ("{}", "(1 - {})", "{0} * (1 - {0})", "(1 - {}**2)", "({} > 0)")
@@ -17,8 +17,8 @@ MOST_PLAIN = 24  # names of which means over a row are looked at
 MOST_FORMS = 300  # of one table whose products are looked at; of three each, or sums of two, fewer
 
 
-def readings(
-    text: str, claimed: list[Array], exact: list[Array], known: list[Array], words: Values, whole: Mapping[str, int]
+def formulas(
+    text: str, claimed: list[Array], exact: list[Array], known: list[Array], operands: Values, whole: Mapping[str, int]
 ) -> Iterator[tuple[str, str, str]]:
     """(new text, kind, the term) for an expression: `text * f * (1 - f)`, `text + dh @ W.T`, another operand, ..."""
     if len({e.shape for e in exact}) != 1 or any(k.shape != e.shape for k, e in zip(known, exact, strict=True)):
@@ -29,7 +29,7 @@ def readings(
     goal[np.abs(goal) < 1e-11 * np.abs(goal).max(initial=0)] = 0  # rounding of a least squares solution
     if not len(goal) or not np.isfinite(goal).all() or not np.abs(goal).max():
         return
-    table, inner = _Table(shape, mask, words, len(exact)), bracketed(text)
+    table, inner = _Table(shape, mask, operands, len(exact)), bracketed(text)
     with np.errstate(all="ignore"):
         ratio = goal / have
         ratio[(goal == 0) & (have == 0)] = np.nan  # says nothing there
@@ -59,8 +59,8 @@ def scaled(text: str, goal: Array, have: Array, whole: Mapping[str, int]) -> Ite
         return
     if abs(value + 1) < 1e-6:
         yield f"-{x}", "sign", ""
-    scales = [f"/ {word}" for word, n in whole.items() if abs(value * n - 1) < 1e-6]
-    scales += [f"* {word}" for word, n in whole.items() if abs(value / n - 1) < 1e-6]
+    scales = [f"/ {operand}" for operand, n in whole.items() if abs(value * n - 1) < 1e-6]
+    scales += [f"* {operand}" for operand, n in whole.items() if abs(value / n - 1) < 1e-6]
     whole_ratios: list[tuple[float, int]] = [
         (round(value * n), n) for n in range(1, 13) if abs(value * n - round(value * n)) < 1e-6 * abs(value)
     ]
@@ -69,9 +69,9 @@ def scaled(text: str, goal: Array, have: Array, whole: Mapping[str, int]) -> Ite
     yield from ((f"{x} {scale}", "scale", scale) for scale in scales)
 
 
-def added_up(goal: Array, words: Values) -> Iterator[str]:
+def added_up(goal: Array, operands: Values) -> Iterator[str]:
     """What adds up to the goal over all occurrences: a value, its sum over an axis, or a product of two matrices."""
-    every = {text: v for text, v in words.items() if all(a.shape == v[0].shape for a in v) and v[0].ndim}
+    every = {text: v for text, v in operands.items() if all(a.shape == v[0].shape for a in v) and v[0].ndim}
     whole = {text: np.stack(v) for text, v in every.items()}
     for text, v in whole.items():
         forms = [(text, v.sum(axis=0))]
@@ -89,11 +89,11 @@ def added_up(goal: Array, words: Values) -> Iterator[str]:
 class _Table:
     """The forms v, 1 - v, v (1 - v), 1 - v^2 of every recorded value that has the shape of what is looked for."""
 
-    def __init__(self, shape: tuple[int, ...], mask: Array, words: Values, count: int) -> None:
+    def __init__(self, shape: tuple[int, ...], mask: Array, operands: Values, count: int) -> None:
         self.shape, self.mask, self.count = shape, mask, count
-        self.words = {text: v for text, v in words.items() if len(v) == count}
+        self.operands = {text: v for text, v in operands.items() if len(v) == count}
         found: dict[bytes, tuple[str, Array]] = {}
-        for form, (text, values) in product(FORMS, self.words.items()):
+        for form, (text, values) in product(FORMS, self.operands.items()):
             if all(_broadcasts(v.shape, shape) for v in values):
                 row = formed(form, self._row(values))
                 if np.isfinite(row).all() and np.ptp(row) > 0:
@@ -146,7 +146,7 @@ class _Table:
         if len(self.shape) != 2 or not np.abs(goal).max() > 1e-12:
             return
         sides: dict[bytes, tuple[str, Array]] = {}
-        for name, v in self.words.items():
+        for name, v in self.operands.items():
             if all(a.ndim == 2 and a.shape == v[0].shape for a in v):
                 for text, stack in ((bracketed(name), np.stack(v)), (f"{bracketed(name)}.T", np.stack(v).mT)):
                     sides.setdefault(stack.tobytes() + str(stack.shape).encode(), (text, stack))
@@ -171,9 +171,9 @@ class _Table:
         x is what is claimed, or that times a number for each row. With sums it is the path through a softmax.
         """
         plain = self.plain[:MOST_PLAIN]
-        words, few = ["", *(self.names[n] for n in plain)], _some(goal)
+        operands, few = ["", *(self.names[n] for n in plain)], _some(goal)
         values = np.concatenate((np.ones((1, *have.shape)), self.rows[plain].reshape(-1, *have.shape)))
-        for factor, scale in zip(words, values, strict=True):
+        for factor, scale in zip(operands, values, strict=True):
             if np.ptp(scale, axis=-1).max() > 0:
                 continue
             x, value = (f"{bracketed(text)} * {factor}" if factor else text), have * scale
@@ -182,9 +182,11 @@ class _Table:
             lack = value.ravel() - goal
 
             def term(n: int, x: str = x) -> str:
-                v, kind, w = np.unravel_index(n, (len(words), 2, len(words)))
-                row = f"({f'{bracketed(x)} * {words[w]}' if w else x}).{('mean', 'sum')[kind]}(axis=-1, keepdims=True)"
-                return f"{words[v]} * {row}" if v else row
+                v, kind, w = np.unravel_index(n, (len(operands), 2, len(operands)))
+                row = (
+                    f"({f'{bracketed(x)} * {operands[w]}' if w else x}).{('mean', 'sum')[kind]}(axis=-1, keepdims=True)"
+                )
+                return f"{operands[v]} * {row}" if v else row
 
             yield from ((x, term(n)) for n, _ in _equal(rows, lack[None]))
             for n, m in _equal(rows[:, few], lack[few] - rows[:, few], np.abs(lack).max()):
@@ -194,7 +196,7 @@ class _Table:
     def reductions(self, goal: Array) -> Iterator[str]:
         """A sum or mean of a recorded value over some of its axes."""
         axes = [(0,), (1,), (2,), (0, 1)]
-        for (text, values), axis in product(self.words.items(), axes):
+        for (text, values), axis in product(self.operands.items(), axes):
             if values[0].ndim > max(axis):
                 kept = len(self.shape) == values[0].ndim
                 for name in ("sum", "mean"):

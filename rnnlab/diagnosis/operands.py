@@ -1,4 +1,4 @@
-"""Words: what has a name where an expression stands, and what these names hold each time it is computed."""
+"""Operands: what has a name where an expression stands, and what these names hold each time it is computed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rnnlab.ops import Array
 Values = dict[str, list[Array]]  # by the text of an expression, one array for each occurrence
 
 
-def vocabulary(source: Source, spaces: Sequence[Mapping[str, Any]]) -> Values:
+def operands_at(source: Source, scopes: Sequence[Mapping[str, Any]]) -> Values:
     """The arrays that the learner's names hold at each occurrence: elements, attributes and neighbours in time too."""
     texts: dict[str, None] = {}
-    for name, value in spaces[0].items():
+    for name, value in scopes[0].items():
         texts |= dict.fromkeys(_inside(name, value)) if name.isidentifier() else {}
     targets = [n.target for n in ast.walk(source.tree) if isinstance(n, ast.For)]
     loops = sorted({target.id for target in targets if isinstance(target, ast.Name)})
@@ -34,15 +34,15 @@ def vocabulary(source: Source, spaces: Sequence[Mapping[str, Any]]) -> Values:
                 texts |= {f"{ast.unparse(node.value)}[{other}]": None for other in loops}
         elif isinstance(node, ast.BinOp | ast.Call) and _pure(node):
             texts[ast.unparse(node)] = None
-    deep = [name for name, v in spaces[0].items() if isinstance(v, np.ndarray) and v.ndim > 2 and name.isidentifier()]
+    deep = [name for name, v in scopes[0].items() if isinstance(v, np.ndarray) and v.ndim > 2 and name.isidentifier()]
     texts |= {f"{name}[{axes}{step}]": None for name in deep for step in loops for axes in ("", ":, ")}
     found: Values = {}
-    every = [{**source.function.__globals__, **space} for space in spaces]
+    every = [{**source.function.__globals__, **scope} for scope in scopes]
     for text in sorted(texts, key=lambda t: (not t.isidentifier(), "(" in t)):
         code = compile(text, "", "eval")
         try:
             with limited(MOST_CALLS // 100):
-                values = [as_array(eval(code, space)) for space in every]
+                values = [as_array(eval(code, scope)) for scope in every]
         except Exception:  # not defined there, no such index, or no numbers
             continue
         shape = next((v.shape for v in values if v.dtype.kind == "f"), ())
@@ -82,21 +82,21 @@ def _inside(text: str, value: Any, depth: int = 2) -> Iterator[str]:
                 yield from _inside(f"{text}.{name}", inner, depth - 1)
 
 
-def plain_words(words: Values) -> Values:
+def simple_operands(operands: Values) -> Values:
     """The names, elements and attributes among these texts, one for each value, the shortest."""
     kinds, found, seen = (ast.Name, ast.Subscript, ast.Attribute), {}, set()
-    for text in sorted(words, key=lambda w: (len(w), w)):
-        key = str(words[text][0].shape).encode() + b"".join(v.tobytes() for v in words[text])
+    for text in sorted(operands, key=lambda w: (len(w), w)):
+        key = str(operands[text][0].shape).encode() + b"".join(v.tobytes() for v in operands[text])
         if key not in seen and isinstance(ast.parse(text, mode="eval").body, kinds):
             seen.add(key)
-            found[text] = words[text]
+            found[text] = operands[text]
     return found
 
 
-def whole_words(source: Source, space: Mapping[str, Any]) -> list[str]:
+def integer_operands(source: Source, scope: Mapping[str, Any]) -> list[str]:
     """The texts of the function that hold arrays, lists or elements of whole numbers: classes, positions."""
     nodes = [n for n in ast.walk(source.tree) if isinstance(n, ast.Name | ast.Subscript | ast.Attribute)]
-    found, names = [], {**source.function.__globals__, **space}
+    found, names = [], {**source.function.__globals__, **scope}
     for text in sorted({ast.unparse(n) for n in nodes}):
         try:
             value = as_array(eval(text, names))
@@ -107,11 +107,11 @@ def whole_words(source: Source, space: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def counts(spaces: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def whole_numbers(scopes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Whole numbers by the text that gives them: `T`, `len(x)`, `x.shape[0]`."""
-    found = {name: int(v) for name, v in spaces[0].items() if type(v) is int or isinstance(v, np.integer)}
+    found = {name: int(v) for name, v in scopes[0].items() if type(v) is int or isinstance(v, np.integer)}
     found = {name: v for name, v in found.items() if v > 1}
-    for name, value in spaces[0].items():
+    for name, value in scopes[0].items():
         if isinstance(value, np.ndarray) and name.isidentifier():
             found |= {f"{name}.shape[{k}]": n for k, n in enumerate(value.shape) if n > 1}
             found |= {f"{name}.size": value.size} if value.ndim > 1 and value.size > 1 else {}

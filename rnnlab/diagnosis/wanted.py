@@ -1,4 +1,4 @@
-"""The goal of a search: what the gradients should be, here and on fresh numbers."""
+"""What a search wants: the exact gradients as one vector, and claims that are right on other numbers too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAME = 1e-6  # relative to the largest number compared
 Check = Callable[[Collection[str]], bool]  # whether the gradients of these arrays are right elsewhere too
 
 
-class Goal:
+class Wanted:
     """What the claimed gradients should be, as one vector, each array divided by its size."""
 
     def __init__(self, exact: Arrays) -> None:

@@ -1,4 +1,4 @@
-"""How a repair is said: every sentence here describes an edit that has already been shown to mend the gradients."""
+"""The sentence of each repair, that is, of an edit that has already been shown to mend the gradients."""
 
 from __future__ import annotations
 
