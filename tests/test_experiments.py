@@ -463,7 +463,7 @@ def test_a_picture_has_a_colour_for_each_kind_of_cell_and_fills_what_is_solved()
         "IRNN": [(400, True)],
     }
     figure, ax = plt.subplots()
-    Result("name", "title", (), (), (), (), points, "step").plot(ax)
+    Result("title", (), (), (), (), points, "step").plot(ax)
     lstm, unsolved, gru, irnn = ax.lines
     assert [line.get_xydata().tolist() for line in ax.lines] == [
         [[100, -0.125]],

@@ -10,12 +10,12 @@ from typing import TypeVar
 import numpy as np
 
 from rnnlab.experiments.results import Row
-from rnnlab.experiments.runner import Runner, check_runner
+from rnnlab.experiments.runner import Runner
 from rnnlab.experiments.settings import Network, Outcome, Run, Training
-from rnnlab.validate import positive_int
+from rnnlab.validate import describe, positive_int
 
 RATES = (0.03, 0.01, 0.003, 0.001)
-SEARCH = ((1, 2), (2, 1))  # on so many seeds; so many rates are kept
+SEARCH = ((1, 2), (2, 1), (None, 1))  # run so many seeds, None for all of them; then keep so many rates
 H = {"LSTM": 32, "GRU": 37, "RNN": 66}  # about 5,000 parameters each
 
 LSTM, GRU, RNN = Network("LSTM", H["LSTM"]), Network("GRU", H["GRU"]), Network("RNN", H["RNN"])
@@ -51,29 +51,26 @@ def with_seeds(base: Training, label: str, lr: float, seeds: Sequence[int]) -> l
 
 
 def collect(name: str, runs: Mapping[Key, Sequence[Run]], runner: Runner | None) -> dict[Key, tuple[Outcome, ...]]:
-    """The outcomes of all runs, under the keys of the runs."""
-    outcomes = iter(check_runner(runner)([run for group in runs.values() for run in group], name))
+    """The outcomes of all runs, under the keys of the runs. Without a runner they are computed here and not kept."""
+    if runner is not None and not isinstance(runner, Runner):
+        raise TypeError(f"runner: expected a Runner or None, got {describe(runner)}")
+    outcomes = iter((runner or Runner())([run for group in runs.values() for run in group], name))
     return {key: tuple(islice(outcomes, len(group))) for key, group in runs.items()}
 
 
 def compare(name: str, labels: Sequence[str], base: Training, seeds: int, runner: Runner | None) -> list[Row]:
     """Train the networks of these labels with the settings of `base`, each at the best of RATES."""
-    runner, all_seeds = check_runner(runner), seed_range(seeds)
+    all_seeds, runner = seed_range(seeds), Runner() if runner is None else runner  # one that remembers the search
     rates: dict[str, Sequence[float]] = dict.fromkeys(labels, RATES)
-    searched: dict[tuple[str, float], tuple[Outcome, ...]] = {}
+    found: dict[tuple[str, float], tuple[Outcome, ...]] = {}
     for first_seeds, kept in SEARCH:
         pairs = [(label, lr) for label in labels for lr in rates[label]]
-        searched |= collect(name, {pair: with_seeds(base, *pair, all_seeds[:first_seeds]) for pair in pairs}, runner)
+        found |= collect(name, {pair: with_seeds(base, *pair, all_seeds[:first_seeds]) for pair in pairs}, runner)
         for label in labels:
-            best_first = sorted(rates[label], key=lambda lr: quality(base, searched[label, lr]), reverse=True)
+            best_first = sorted(rates[label], key=lambda lr: quality(base, found[label, lr]), reverse=True)
             rates[label] = best_first[:kept]
-    best = {label: found[0] for label, found in rates.items()}
-    final = collect(name, {label: with_seeds(base, label, best[label], all_seeds) for label in labels}, runner)
-    rows = []
-    for label in labels:
-        others = [o for (of, lr), found in searched.items() if of == label and lr != best[label] for o in found]
-        rows.append(Row(label, final[label], (*final[label], *others), best[label]))
-    return rows
+    tried = {label: tuple(o for lr in RATES for o in found[label, lr]) for label in labels}
+    return [Row(label, found[label, lr], tried[label], lr) for label, (lr,) in rates.items()]
 
 
 def quality(base: Training, outcomes: Sequence[Outcome]) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rnnlab.experiments.settings import Outcome
 from rnnlab.ops import Array
-from rnnlab.validate import describe, positive_int
+from rnnlab.validate import describe, entry_of, positive_int
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +30,10 @@ class Row:
     tried: tuple[Outcome, ...] = ()
     lr: float | None = None
 
+    def solved(self) -> list[bool]:
+        """Whether each seed solved its task."""
+        return [outcome["solved_at"] is not None for outcome in self.outcomes]
+
 
 @dataclass(frozen=True)
 class Result:
@@ -39,7 +43,6 @@ class Result:
     to what is drawn for it, (value, filled) for each seed, along an axis called `axis`.
     """
 
-    name: str
     title: str
     columns: Sequence[str]
     cells: Sequence[Sequence[str]]
@@ -50,12 +53,10 @@ class Result:
 
     def __str__(self) -> str:
         lines = [self.columns, *self.cells]
-        widths = [max(len(line[n]) for line in lines) for n in range(len(self.columns))]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         lines.insert(1, ["-" * width for width in widths])
-        table = [
-            "| " + " | ".join(f"{cell:{w}}" for cell, w in zip(line, widths, strict=True)) + " |" for line in lines
-        ]
-        return "\n".join([self.title, "", *table, "", *self.notes])
+        table = [" | ".join(f"{cell:{w}}" for cell, w in zip(line, widths, strict=True)) for line in lines]
+        return "\n".join([self.title, "", *(f"| {line} |" for line in table), "", *self.notes])
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """One line for each network, one dot for each seed, on `ax` (None makes one); returned, never shown."""
@@ -76,10 +77,7 @@ class Result:
 
     def __getitem__(self, label: str) -> Row:
         """The row of this label; KeyError that lists the labels for another."""
-        for row in self.rows:
-            if row.label == label:
-                return row
-        raise KeyError(f"label: expected one of {[row.label for row in self.rows]}, got {label!r}")
+        return entry_of("label", {row.label: row for row in self.rows}, label)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -92,18 +90,22 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def by_seed(outcomes: Sequence[Outcome]) -> str:
     """Each seed's result: the step at which it solved the task, else the score it ended with in brackets."""
-    return " ".join(one_seed(outcome) for outcome in outcomes)
 
+    def one_seed(outcome: Outcome) -> str:
+        if outcome["diverged"]:
+            return f"(diverged at {outcome['steps']})"
+        return str(outcome["solved_at"] or f"({number(outcome['score'])})")
 
-def one_seed(outcome: Outcome) -> str:
-    if outcome["diverged"]:
-        return f"(diverged at {outcome['steps']})"
-    return str(outcome["solved_at"]) if outcome["solved_at"] else f"({number(outcome['score'])})"
+    return " ".join(map(one_seed, outcomes))
 
 
 def solved(outcomes: Sequence[Outcome]) -> str:
     """How many of the runs solved their task."""
     return f"{sum(outcome['solved_at'] is not None for outcome in outcomes)} of {len(outcomes)}"
+
+
+def mean(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.1f}"
 
 
 def floats(values: Sequence[float]) -> str:
@@ -116,12 +118,9 @@ def spearman(x: object, y: object, rng: np.random.Generator, permutations: int =
 
     Parameters
     ----------
-    x, y
-        (N,) numbers each, N at least 3.
-    rng
-        Draws the permutations of y.
-    permutations
-        How many: p = (1 + those with at least this |correlation|) / (1 + permutations).
+    x, y : (N,) numbers each, N at least 3
+    rng : draws the permutations of y
+    permutations : how many: p = (1 + those with at least this |correlation|) / (1 + permutations)
 
     Returns
     -------

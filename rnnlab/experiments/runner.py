@@ -45,28 +45,28 @@ class Runner:
 
     def __call__(self, runs: Sequence[Run], label: str = "runs") -> list[Outcome]:
         missing = {run.key: run for run in runs if not self._known(run)}
-        if missing:
-            if (path := self.path(next(iter(missing.values())))) is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                check_writable(path)  # before an hour of computing, not after it
-            with self._outcomes(list(missing.values())) as outcomes:
-                if self.progress:
-                    tqdm = optional("tqdm", "experiments", ", or leave out the progress (--quiet)").tqdm
-                    outcomes = tqdm(outcomes, total=len(missing), desc=label, unit="run", smoothing=0)
-                for key, outcome in outcomes:
-                    if (path := self.path(missing[key])) is not None:
-                        content = {"settings": missing[key].settings, "outcome": outcome}
-                        write_atomically(path, json.dumps(content).encode())
-                    self.finished[key] = outcome
+        if missing and self.folder is not None:
+            (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+            check_writable(self.path(next(iter(missing))))  # before an hour of computing, not after it
+        with self._outcomes(list(missing.values())) as outcomes:
+            if self.progress and missing:
+                tqdm = optional("tqdm", "experiments", ", or leave out the progress (--quiet)").tqdm
+                outcomes = tqdm(outcomes, total=len(missing), desc=label, unit="run", smoothing=0)
+            for key, outcome in outcomes:
+                if self.folder is not None:
+                    content = {"settings": missing[key].settings, "outcome": outcome}
+                    write_atomically(self.path(key), json.dumps(content).encode())
+                self.finished[key] = outcome
         return [self.finished[run.key] for run in runs]
 
-    def path(self, run: Run) -> Path | None:
-        """The file that keeps this run."""
-        return None if self.folder is None else self.folder / "runs" / f"{run.key}.json"
+    def path(self, key: str) -> Path:
+        """The file that keeps the run of this key."""
+        return (self.folder or Path()) / "runs" / f"{key}.json"
 
     def _known(self, run: Run) -> bool:
-        path = self.path(run)
-        if run.key not in self.finished and path is not None and path.exists():
+        """Whether this run is finished: in memory, or in a file that is whole."""
+        path = self.path(run.key)
+        if run.key not in self.finished and self.folder is not None and path.exists():
             try:
                 saved = json.loads(path.read_text(encoding="utf-8"))
                 if saved["settings"] != json.loads(json.dumps(run.settings)):
@@ -83,7 +83,7 @@ class Runner:
     @contextmanager
     def _outcomes(self, runs: Sequence[Run]) -> Iterator[Iterator[tuple[str, Outcome]]]:
         """(key, outcome) of each run as it finishes; whatever still computes is stopped at the end."""
-        if self.jobs == 1 and self.scheduler is None:
+        if not runs or (self.jobs == 1 and self.scheduler is None):
             yield map(execute, runs)
             return
         joblib = optional("joblib", "experiments", ", or use jobs=1 without a scheduler")
@@ -110,10 +110,3 @@ def execute(run: Run) -> tuple[str, Outcome]:
 def leave_interrupts() -> None:
     """Ctrl-C reaches every process of a terminal: the first one answers it and ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def check_runner(runner: object) -> Runner:
-    """The runner; for None one that computes here and keeps nothing; TypeError for anything else."""
-    if runner is not None and not isinstance(runner, Runner):
-        raise TypeError(f"runner: expected a Runner or None, got {describe(runner)}")
-    return runner or Runner()

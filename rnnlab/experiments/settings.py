@@ -56,30 +56,18 @@ class Network:
 
         Parameters
         ----------
-        input_size
-            D.
-        T
-            The task's time steps, for which chrono biases are drawn.
-        rng
-            Draws the weights, then the chrono biases.
-        dtype
-            "float32" or "float64".
+        input_size, T : D, and the task's time steps, for which chrono biases are drawn
+        rng : draws the weights, then the chrono biases
+        dtype : "float32" or "float64"
 
         Returns
         -------
         The cell. ValueError for settings that its kind does not have.
         """
         kind = CELLS[one_of("cell", self.cell, CELLS)]
-        arguments = {"activation": self.activation} if kind is RNNCell else {}
-        cell: Cell = kind(
-            input_size,
-            self.hidden_size,
-            rng=rng,
-            dtype=dtype,
-            recurrent_init=self.recurrent_init,
-            input_init=self.input_init,
-            **arguments,
-        )
+        options: dict[str, Any] = {"recurrent_init": self.recurrent_init, "input_init": self.input_init}
+        options |= {"activation": self.activation} if kind is RNNCell else {}
+        cell: Cell = kind(input_size, self.hidden_size, rng=rng, dtype=dtype, **options)
         if self.spectral_radius is not None:
             W = cell.params["W_h"]
             W *= self.spectral_radius / np.abs(np.linalg.eigvals(W)).max(axis=-1)[:, None, None]
@@ -87,11 +75,11 @@ class Network:
             for name, p in cell.params.items():
                 if name.startswith("b"):
                     p[...] = self.bias
-        biases: dict[str, float | Array | None]
-        biases = {"forget": self.forget_bias, "input": self.input_bias, "update": self.update_bias}
         if self.chrono:
             b = init.chrono(T, self.hidden_size, rng)
             biases = {"forget": b, "input": -b} if kind is LSTMCell else {"update": b}
+        else:
+            biases = {gate: getattr(self, f"{gate}_bias") for gate in ("forget", "input", "update")}
         for gate, value in biases.items():
             if value is not None:
                 cell.set_bias(gate, value)

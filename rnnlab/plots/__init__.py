@@ -6,10 +6,11 @@ ends, so that no legend has to be decoded.
 
 # fmt: off
 # isort: off
-from rnnlab.lesson.diagram import cell_diagram
+from rnnlab.plots.diagram import cell_diagram
 from rnnlab.plots.figures import gradient_flow, gradient_norm_map, gradient_ratios, loss_curves, parameter_norms
-from rnnlab.plots.gates import gate_heatmap, half_lives, saturation
-from rnnlab.plots.laboratory import connectivity, distance_terms, memory_paths, singular_values, truncation
+from rnnlab.plots.laboratory import (
+    connectivity, distance_terms, gate_heatmap, half_lives, memory_paths, saturation, singular_values, truncation,
+)
 from rnnlab.plots.style import (
     BLACK, BLUE, CELL_COLOURS, GREEN, GREY, OLIVE, ORANGE, PURPLE, SKY_BLUE, VERMILLION, axes, colour_of, line_styles,
     spread,

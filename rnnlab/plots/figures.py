@@ -17,6 +17,7 @@ from rnnlab.plots.style import curves
 from rnnlab.validate import describe, has_entries, positive_int
 
 
+@style.figure
 def loss_curves(
     histories: Mapping[str, checks.Curve],
     *,
@@ -37,16 +38,6 @@ def loss_curves(
     smooth : draws the mean of the last so many steps
     log : a logarithmic axis, for losses above 0
     ylabel : what the losses are
-    ax : matplotlib axes; None makes new ones
-
-    Returns
-    -------
-    The axes.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For curves that are empty, not finite or shorter than `smooth`.
     """
     checks.check_kind("ylabel", ylabel, "str")
     smooth, curves_of = positive_int("smooth", smooth), checks.curve_arrays("histories", histories, positive=log)
@@ -67,6 +58,7 @@ def loss_curves(
     return curves(ax, points, references=levels, log=log, start=1, xlabel="training step", ylabel=ylabel)
 
 
+@style.figure
 def gradient_flow(
     norms: Mapping[str, Sequence[float] | Array],
     *,
@@ -87,16 +79,6 @@ def gradient_flow(
         `GradientNormLogger.norms`.
     relative : divides each curve by its last value above 0
     quantity, xlabel : what stands at the two axes
-    ax : matplotlib axes; None makes new ones
-
-    Returns
-    -------
-    The axes.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For norms that are empty, negative, not finite or all 0.
     """
     checks.check_kind("quantity", quantity, "str")
     checks.check_kind("xlabel", xlabel, "str")
@@ -110,6 +92,7 @@ def gradient_flow(
     return curves(ax, points, side="left", log=True, start=0, xlabel=xlabel, ylabel=quantity)
 
 
+@style.figure
 def gradient_norm_map(logger: GradientNormLogger, *, state: str = "h", layer: int = -1, ax: Axes | None = None) -> Axes:
     """||dL/dstate_t|| as a map, in logarithmic colour: time steps across, training steps up.
 
@@ -120,19 +103,6 @@ def gradient_norm_map(logger: GradientNormLogger, *, state: str = "h", layer: in
     logger : what a training recorded
     state : a state part, such as "h" or "c"
     layer : which layer, -1 for the last
-    ax : matplotlib axes; None makes new ones
-
-    Returns
-    -------
-    The axes.
-
-    Raises
-    ------
-    ValueError
-        For a logger without records or without any gradient, and for one whose steps do not increase, as after two
-        trainings.
-    KeyError, IndexError
-        As `GradientNormLogger.norms`.
     """
     checks.check_kind("logger", logger, "GradientNormLogger")
     for before, after in pairwise(logger.steps):
@@ -159,6 +129,7 @@ def gradient_norm_map(logger: GradientNormLogger, *, state: str = "h", layer: in
     return style.heat_map(ax, t, steps, values, bar=bar, xlabel=xlabel, ylabel="training step", **look)
 
 
+@style.figure
 def gradient_ratios(
     loggers: Mapping[str, GradientNormLogger],
     *,
@@ -174,18 +145,6 @@ def gradient_ratios(
     loggers : a dict from label to `GradientNormLogger`
     state, layer : as in `GradientNormLogger.ratios`
     per_step : draws the fitted `GradientNormLogger.rates` instead
-    ax : matplotlib axes; None makes new ones
-
-    Returns
-    -------
-    The axes.
-
-    Raises
-    ------
-    ValueError
-        For a logger without a finite ratio.
-    KeyError, IndexError
-        As `GradientNormLogger.norms`.
     """
     checks.check_kinds("loggers", loggers, "GradientNormLogger")
     points = {}
@@ -198,6 +157,7 @@ def gradient_ratios(
     return ax
 
 
+@style.figure
 def parameter_norms(
     logger: GradientNormLogger, blocks: Iterable[str], *, layer: int = -1, ax: Axes | None = None
 ) -> Axes:
@@ -208,16 +168,6 @@ def parameter_norms(
     logger : what a training recorded
     blocks : names such as "W_h[forget]"
     layer : which layer, -1 for the last
-    ax : matplotlib axes; None makes new ones
-
-    Returns
-    -------
-    The axes.
-
-    Raises
-    ------
-    TypeError, ValueError, KeyError, IndexError
-        For no block, and as `GradientNormLogger.param_norms`.
     """
     checks.check_kind("logger", logger, "GradientNormLogger")
     if isinstance(blocks, str) or not has_entries(blocks):

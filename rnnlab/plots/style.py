@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from inspect import getdoc
 from itertools import cycle, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,6 +38,27 @@ PATH_COLOURS = {  # of gates, and of the paths by which a gradient comes back
     "candidate": GREEN,
     "total": BLACK,
 }
+
+
+Figure = TypeVar("Figure", bound=Callable[..., Axes])
+EVERY_FIGURE = """
+ax : matplotlib axes; None makes new ones
+
+Returns
+-------
+The axes.
+
+Raises
+------
+TypeError, ValueError, KeyError, IndexError
+    For an argument that does not fit and where nothing can be drawn, before anything is; the axes stay as they were.
+"""
+
+
+def figure(draw: Figure) -> Figure:
+    """Complete the docstring, which ends with its section Parameters, by what holds for every figure."""
+    draw.__doc__ = (getdoc(draw) or "") + EVERY_FIGURE
+    return draw
 
 
 def axes(ax: Axes | None, height: float = 4.0) -> Axes:

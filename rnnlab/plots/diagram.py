@@ -16,6 +16,7 @@ from rnnlab.cells.base import Cell
 from rnnlab.lesson.explain import StepExplanation, Writer, explain_step
 from rnnlab.lesson.trace import Line, evaluate
 from rnnlab.ops import Array
+from rnnlab.plots.style import figure
 
 STAGES = ("learn", "forget", "remember", "use")
 INK, LIT, PALE = "#1a1a1a", "#B34700", "#8c8c8c"
@@ -34,6 +35,7 @@ class Node:
     y: float = 0.0
 
 
+@figure
 def cell_diagram(
     cell: Cell,
     x: npt.ArrayLike | None = None,
@@ -49,18 +51,11 @@ def cell_diagram(
 
     Parameters
     ----------
-    cell : Cell
-        Any cell; the numbers stay readable up to H = 3.
-    x, state
-        As for `explain_step`; where left out, fixed numbers are used.
-    stage : {"learn", "forget", "remember", "use"}, optional
-        Draw this stage in colour and the rest pale. None draws all of it alike. The stages are those of
-        cells with an input and a forget gate.
-    ax : matplotlib Axes, optional
-
-    Returns
-    -------
-    Axes
+    cell : any cell; the numbers stay readable up to H = 3
+    x, state : as for `explain_step`; where left out, fixed numbers are used
+    stage
+        "learn", "forget", "remember" or "use", of a cell with an input and a forget gate, draws this stage in colour
+        and the rest pale; None draws all of it alike.
     """
     if stage is not None and (stage not in STAGES or not {"input", "forget"} <= set(cell.gate_names)):
         raise ValueError(f"stage: expected None, or one of {STAGES} for a cell with these stages, got {stage!r}")
