@@ -22,7 +22,6 @@ from rnnlab.cells import (
     RNNCell,
     Tape,
 )
-from rnnlab.checkpoint import Checkpoint, EarlyStopping
 from rnnlab.gradnorm import GradientNormLogger
 from rnnlab.history import History
 from rnnlab.loading import load
@@ -30,6 +29,7 @@ from rnnlab.losses import mean_squared_error, sigmoid_cross_entropy, softmax_cro
 from rnnlab.model import SequenceModel
 from rnnlab.optim import SGD, Adagrad, Adam, Optimizer, RMSProp, clip_by_global_norm, clip_by_value, linear_decay
 from rnnlab.readout import Dense, Embedding
+from rnnlab.run import Checkpoint, EarlyStopping
 from rnnlab.trainer import Trainer
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Models as files: what is in a file, and how it is checked before anything is used.
 
-`SequenceModel.save` and `rnnlab.loading` call this, and `rnnlab.checkpoint` adds training runs.
+`SequenceModel.save` and `rnnlab.loading` call this, and `rnnlab.run` adds training runs.
 
 A file (see `rnnlab.files`) holds every parameter under its name in `model.params`, and this header:
 

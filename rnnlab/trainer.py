@@ -5,24 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
-from rnnlab.batch import Batch, BatchStream, LossAndGrads, Rounds
-from rnnlab.checkpoint import EarlyStopping, load_trainer, save_trainer
+from rnnlab.batch import Batch, BatchStream, Rounds
 from rnnlab.history import History, progress_line
-from rnnlab.model import SequenceModel, check_model
-from rnnlab.ops import Array
+from rnnlab.model import SequenceModel
 from rnnlab.optim import Optimizer, clip_by_global_norm, clip_by_value, global_norm
 from rnnlab.process import one_blas_thread, uninterrupted
+from rnnlab.run import EarlyStopping, Run
 from rnnlab.saving import first_difference, outline
 from rnnlab.validate import describe, has_entries, positive_float, positive_int, true_or_false
 
 
-class Trainer:
+class Trainer(Run):
     """Trains a model in place.
 
     Parameters
@@ -53,10 +51,7 @@ class Trainer:
         carry_state: bool = False,
         seed: int = 0,
     ) -> None:
-        check_model(model)
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer: expected an Optimizer such as SGD or Adam, got {describe(optimizer)}")
-        self.model, self.optimizer = model, optimizer
+        super().__init__(model, optimizer)
         self.clip_norm = None if clip_norm is None else positive_float("clip_norm", clip_norm)
         self.clip_value = None if clip_value is None else positive_float("clip_value", clip_value)
         self.seed = positive_int("seed", seed, 0)
@@ -68,40 +63,12 @@ class Trainer:
         if not has_entries(callbacks) or not all(map(callable, callbacks := tuple(callbacks))):
             raise TypeError(f"callbacks: expected a list of functions of the trainer, got {describe(callbacks)}")
         self.callbacks, self.carry_state = callbacks, carry_state
-        self.history, self.step = History(), 0
-        self.state: tuple[Array, ...] | None = None
-        self.last: LossAndGrads | None = None
-        self.best_model: SequenceModel | None = None  # a copy, as it was at the lowest validation loss
-        self.task: Any = None  # the outline of the task or list that `fit` was last called with
-        self.begun = 0  # the step at which that list began
-        self.expected_task: Any = None  # that of a loaded file
         owner = _TRAINED.setdefault(optimizer, ref(model))
         if owner() is not model:
             raise ValueError(
                 "optimizer: expected one of its own for each model, got one that trains another model, "
                 "whose steps and moments it holds; make a new one"
             )
-
-    def __repr__(self) -> str:
-        return f"Trainer({self.model}, {self.optimizer}, step={self.step})"
-
-    def save(self, path: str | Path) -> None:
-        """Save the run as it is now: weights, optimizer, step, history, carried state, and which task it reads.
-
-        The file, .npz or .safetensors, is written whole or not at all, and holds no tapes. `rl.load` reads the model
-        alone from it. Raises OSError where it cannot be written, ValueError for a model that could not be rebuilt.
-        """
-        save_trainer(self, path)
-
-    def load(self, path: str | Path) -> None:
-        """Put this trainer, which was built in the same way, back to the moment of a `save`; `fit` then trains on
-        exactly as if it had not stopped.
-
-        A task or a list of batches is read on where it was; of other iterables hand over what is left. Raises
-        ValueError, and changes nothing, for a file that is damaged or comes from another model, optimizer or setting,
-        which it names; `fit` raises it for another task.
-        """
-        load_trainer(self, path)
 
     def fit(
         self,
