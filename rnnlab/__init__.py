@@ -35,14 +35,14 @@ from rnnlab.trainer import Trainer
 if TYPE_CHECKING:
     from rnnlab import experiments, interop, lab, plots
     from rnnlab.diagnosis import Diagnosis, Finding, diagnose
-    from rnnlab.gradcheck import check_gradients
-    from rnnlab.gradreport import GradientMismatch, GradientReport
     from rnnlab.lesson.explain import StepExplanation, explain_step
+    from rnnlab.proof.gradcheck import check_gradients
+    from rnnlab.proof.gradreport import GradientMismatch, GradientReport
 
 _ON_DEMAND = {
     "rnnlab.lesson.explain": ("StepExplanation", "explain_step"),
-    "rnnlab.gradcheck": ("check_gradients",),
-    "rnnlab.gradreport": ("GradientMismatch", "GradientReport"),
+    "rnnlab.proof.gradcheck": ("check_gradients",),
+    "rnnlab.proof.gradreport": ("GradientMismatch", "GradientReport"),
     "rnnlab.diagnosis": ("Diagnosis", "Finding", "diagnose"),
 }
 

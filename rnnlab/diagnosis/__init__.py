@@ -25,16 +25,16 @@ from typing import Any
 import numpy as np
 
 from rnnlab.batch import Batch
-from rnnlab.case import Case, cell_case, form_of, model_case, resized
 from rnnlab.cells.base import Cell
 from rnnlab.cells.bidirectional import Recurrent
 from rnnlab.diagnosis.compare import compare_cells
 from rnnlab.diagnosis.examine import examined
 from rnnlab.diagnosis.paths import step_findings
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
-from rnnlab.functions import loss_case, name_of, pair_case
 from rnnlab.model import SequenceModel
-from rnnlab.nested import arrays, smaller
+from rnnlab.proof.case import Case, cell_case, form_of, model_case, resized
+from rnnlab.proof.functions import loss_case, name_of, pair_case
+from rnnlab.proof.nested import arrays, smaller
 from rnnlab.validate import describe, generator, positive_int
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]

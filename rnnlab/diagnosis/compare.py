@@ -8,13 +8,13 @@ from functools import partial
 
 import numpy as np
 
-from rnnlab.case import Arrays, Case, random_bias
 from rnnlab.cells.base import Cell
 from rnnlab.diagnosis.forward import missing_repair
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.source import executed, sources
 from rnnlab.diagnosis.wanted import Wanted
+from rnnlab.proof.case import Arrays, Case, random_bias
 
 
 def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Generator) -> Diagnosis:

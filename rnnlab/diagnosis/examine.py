@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.case import Case, WrongCall, advice
 from rnnlab.diagnosis.forward import forward_repair
 from rnnlab.diagnosis.locate import Correction
 from rnnlab.diagnosis.probe import PROBE, Probe, instrumented, places
@@ -21,8 +20,9 @@ from rnnlab.diagnosis.several import Codes, several
 from rnnlab.diagnosis.source import executed, learners, running, sources
 from rnnlab.diagnosis.trials import is_unpacking
 from rnnlab.diagnosis.wanted import on_other_numbers
-from rnnlab.exact import COMPLEX, LARGE, TOLERANCE, agrees, best_method, derivative, gradient
 from rnnlab.process import one_blas_thread
+from rnnlab.proof.case import Case, WrongCall, advice
+from rnnlab.proof.exact import COMPLEX, LARGE, TOLERANCE, agrees, best_method, derivative, gradient
 
 
 def examined(make: Callable[[], Case], title: str, rng: np.random.Generator) -> Diagnosis:

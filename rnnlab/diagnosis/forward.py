@@ -10,7 +10,6 @@ from functools import partial
 
 import numpy as np
 
-from rnnlab.case import Case
 from rnnlab.diagnosis.edits import Edit, call_edits, expression_edits, operand_edits
 from rnnlab.diagnosis.operands import operands_at, simple_operands
 from rnnlab.diagnosis.probe import PROBE, Probe, instrumented, scope_place
@@ -18,7 +17,8 @@ from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.source import Source, running
 from rnnlab.diagnosis.trials import MOST_RUNS, Repair
 from rnnlab.diagnosis.wanted import SAME
-from rnnlab.exact import agrees, derivative
+from rnnlab.proof.case import Case
+from rnnlab.proof.exact import agrees, derivative
 
 
 def missing_repair(search: Search) -> Repair | None:

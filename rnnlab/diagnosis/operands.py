@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.case import as_array
 from rnnlab.diagnosis.source import MOST_CALLS, Source, limited
 from rnnlab.ops import Array
+from rnnlab.proof.case import as_array
 
 Values = dict[str, list[Array]]  # by the text of an expression, one array for each occurrence
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from rnnlab.case import Arrays
 from rnnlab.cells.base import Cell
 from rnnlab.diagnosis.formulas import formulas
 from rnnlab.diagnosis.report import Finding, listing
-from rnnlab.exact import COMPLEX, gradient
 from rnnlab.ops import Array
+from rnnlab.proof.case import Arrays
+from rnnlab.proof.exact import COMPLEX, gradient
 
 DRAWS = 3  # sets of random numbers; a factor or term must fit all of them
 SAME = 1e-7

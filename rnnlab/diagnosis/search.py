@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.case import as_array
 from rnnlab.diagnosis.edits import Edit, expression_edits, operand_edits, slots
 from rnnlab.diagnosis.formulas import FORMS, added_up, bracketed, formed, formulas, scaled
 from rnnlab.diagnosis.locate import Correction, directions, pushed_down, recorded, solve, suspects
@@ -19,6 +18,7 @@ from rnnlab.diagnosis.probe import Place, places, scope_place
 from rnnlab.diagnosis.source import MOST_CALLS, Source, limited
 from rnnlab.diagnosis.statements import added_line, copies, statement_edits, stored_names, updates
 from rnnlab.diagnosis.trials import Repair, Trials, is_unpacking
+from rnnlab.proof.case import as_array
 
 DOUBLE = 1e-9  # what the rounding of double precision leaves
 UNKNOWN = "_rnnlab_operand_"  # stands for another operand

@@ -6,13 +6,13 @@ import itertools
 from functools import partial
 from typing import Any
 
-from rnnlab.case import Case
 from rnnlab.diagnosis.locate import directions, solve, suspects
 from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.source import sources
 from rnnlab.diagnosis.trials import Repair
 from rnnlab.diagnosis.wanted import on_other_numbers
-from rnnlab.exact import gradient
+from rnnlab.proof.case import Case
+from rnnlab.proof.exact import gradient
 
 MOST_MISTAKES = 4
 MOST_PAIRS = 6  # of places that are looked at closely

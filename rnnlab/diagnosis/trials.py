@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.case import Arrays, Case, as_array, freeze
 from rnnlab.diagnosis.edits import Edit
 from rnnlab.diagnosis.locate import Correction
 from rnnlab.diagnosis.probe import Place, copied
@@ -19,6 +18,7 @@ from rnnlab.diagnosis.sentences import sentence
 from rnnlab.diagnosis.source import Source, executed, limited, running, sources
 from rnnlab.diagnosis.wanted import SAME, Check, Wanted
 from rnnlab.ops import Array
+from rnnlab.proof.case import Arrays, Case, as_array, freeze
 
 SHARE = 0.08  # of the wrong numbers that an edit has to mend, to be one mistake of several
 MOST_RUNS = 3000  # of the learner's code in one search: a number of runs, so that the answer is the same everywhere

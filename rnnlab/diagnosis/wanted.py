@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from rnnlab.case import LOSS, Arrays, Case
-from rnnlab.exact import FLOOR, agrees, derivative
 from rnnlab.ops import Array
+from rnnlab.proof.case import LOSS, Arrays, Case
+from rnnlab.proof.exact import FLOOR, agrees, derivative
 
 SAME = 1e-6  # relative to the largest number compared
 Check = Callable[[Collection[str]], bool]  # whether the gradients of these arrays are right elsewhere too

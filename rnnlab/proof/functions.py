@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.case import LOSS, Arrays, Case, WrongCall, as_array
-from rnnlab.nested import arrays, first_steps, is_float, mapped, named, other_shapes, put, redrawn, shorter
 from rnnlab.ops import Array
+from rnnlab.proof.case import LOSS, Arrays, Case, WrongCall, as_array
+from rnnlab.proof.nested import arrays, first_steps, is_float, mapped, named, other_shapes, put, redrawn, shorter
 from rnnlab.validate import describe
 
 

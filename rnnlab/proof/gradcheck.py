@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from rnnlab.batch import Batch
-from rnnlab.case import LOSS, Case, advice, cell_case, form_of, model_case
 from rnnlab.cells.base import Cell
-from rnnlab.exact import FLOOR, LARGE, TOLERANCE, best_method, derivative
-from rnnlab.functions import loss_case, pair_case
-from rnnlab.gradreport import CheckRow, GradientMismatch, GradientReport
 from rnnlab.ops import Array
+from rnnlab.proof.case import LOSS, Case, advice, cell_case, form_of, model_case
+from rnnlab.proof.exact import FLOOR, LARGE, TOLERANCE, best_method, derivative
+from rnnlab.proof.functions import loss_case, pair_case
+from rnnlab.proof.gradreport import CheckRow, GradientMismatch, GradientReport
 from rnnlab.validate import describe, generator, positive_float, positive_int
 
 ROUNDING = 32.0  # an error is forgiven up to this many times what rounding the inputs changes

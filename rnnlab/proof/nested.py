@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.case import Arrays
 from rnnlab.ops import Array
+from rnnlab.proof.case import Arrays
 
 Path = tuple[Any, ...]  # of an array in the arguments: the number of the argument, then keys and positions
 
