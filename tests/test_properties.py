@@ -423,7 +423,7 @@ stacks = st.builds(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(stack=stacks)
 @example(stack=Stack(("relu",), (2, 1, 3, 2), 1.5, False, False, 0.0, 0))  # p(target) = 1 - 4e-13
 def test_gradients_of_a_stack_under_a_mask(stack: Stack) -> None:
