@@ -16,17 +16,12 @@ from rnnlab.ops import Array
 from rnnlab.text import CharText, char_text, ngram_bits, python_reference
 from rnnlab.validate import one_of, positive_int
 
+# fmt: off
 __all__ = [
-    "BatchStream",
-    "CharText",
-    "Task",
-    "adding",
-    "char_text",
-    "movie",
-    "ngram_bits",
-    "python_reference",
+    "BatchStream", "CharText", "Task", "adding", "char_text", "movie", "ngram_bits", "python_reference",
     "temporal_order",
 ]
+# fmt: on
 
 EVALUATION = 2**32  # the number of the evaluation batch, beyond any training batch
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,24 +90,20 @@ def from_pytorch(weights: Any, layer: int = 0, *, activation: str = "tanh", loss
     """
     if loss is not None:
         return _library("torch", "pytorch").sequence_model(weights, loss)
-    names = pytorch_names(layer)
-    if isinstance(weights, Mapping) and any(f"{name}_reverse" in weights for name in names):
-        return Bidirectional(
-            _pytorch_cell(weights, names, layer, activation),
-            _pytorch_cell(weights, tuple(f"{name}_reverse" for name in names), layer, activation),
-        )
-    return _pytorch_cell(weights, names, layer, activation)
+    forward = pytorch_names(layer)
+    backward = tuple(f"{name}_reverse" for name in forward)
+    both = isinstance(weights, Mapping) and not weights.keys().isdisjoint(backward)
+    cells = [_pytorch_cell(weights, names, activation) for names in ((forward, backward) if both else (forward,))]
+    return Bidirectional(*cells) if both else cells[0]
 
 
-def _pytorch_cell(weights: Any, names: tuple[str, ...], layer: int, activation: str) -> Cell:
+def _pytorch_cell(weights: Any, names: tuple[str, ...], activation: str) -> Cell:
     ih, hh, *biases = names
     check_names(weights, (ih, hh))
-    if (projection := f"weight_hr_l{layer}") in weights:
+    if (projection := hh.replace("hh", "hr").removesuffix("_reverse")) in weights:
         raise ValueError(f"weights: expected no projection (proj_size), got {projection!r}; train without it")
-    if any(name in weights for name in biases):
-        check_names(weights, names)
-    else:
-        biases = []
+    biases = biases if any(name in weights for name in biases) else []
+    check_names(weights, (ih, hh, *biases))
     R = array(weights, hh, ("K*H", None), ("H", None))
     rows = gate_rows(hh, *R.shape)
     W = array(weights, ih, rows, ("D", None))
@@ -165,13 +160,11 @@ def from_keras(weights: Any, *, activation: str = "tanh", reset_after: bool = Tr
     if loss is not None:
         return _library("keras", "keras").sequence_model(weights, loss)
     if isinstance(weights, Mapping) and "forward_kernel" in weights:
-        read = partial(from_keras, activation=activation, reset_after=reset_after)
-        return Bidirectional(
-            *(
-                read({str(k).removeprefix(which): a for k, a in weights.items() if str(k).startswith(which)})
-                for which in ("forward_", "backward_")
-            )
-        )
+        parts = [
+            {str(name).removeprefix(which): a for name, a in weights.items() if str(name).startswith(which)}
+            for which in ("forward_", "backward_")
+        ]
+        return Bidirectional(*(from_keras(part, activation=activation, reset_after=reset_after) for part in parts))
     check_names(weights, ("kernel", "recurrent_kernel"), ("bias",))
     R = array(weights, "recurrent_kernel", ("H", None), ("K*H", None)).T
     rows = gate_rows("recurrent_kernel", *R.shape)

@@ -6,14 +6,14 @@ Logarithms are natural.
 
 # fmt: off
 # isort: off
-from rnnlab.lab.distances import (
-    DistanceTerms, Truncation, distance_gradients, distance_terms, output_gradients, truncation,
-)
 from rnnlab.lab.gates import GateStatistics, gate_statistics
 from rnnlab.lab.jacobian import (
     JacobianDecay, JacobianProduct, jacobian_decay, jacobian_product, jacobian_products, jacobians,
 )
-from rnnlab.lab.paths import MemoryPaths, memory_paths
+from rnnlab.lab.parts import (
+    DistanceTerms, MemoryPaths, Truncation, distance_gradients, distance_terms, memory_paths, output_gradients,
+    truncation,
+)
 from rnnlab.lab.reach import ShadedText, connectivity, input_gradient_norms
 
 __all__ = [

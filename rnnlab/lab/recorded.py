@@ -113,13 +113,12 @@ def outside_gradients(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None)
 
 def one_direction(cells: Iterable[Recurrent], tapes: Iterable[Tapes]) -> tuple[tuple[Cell, ...], tuple[Tape, ...]]:
     """These cells and tapes; ValueError where a layer reads backwards, so a gradient has no one way back in time."""
-    plain = tuple(cell for cell in cells if isinstance(cell, Cell)), tuple(t for t in tapes if isinstance(t, Tape))
     if backwards := [cell for cell in cells if not isinstance(cell, Cell)]:
         raise ValueError(
             f"model: expected cells that read forwards, got {backwards[0]}; analyse one of its `cells` by itself, with "
             "its tape from `tape.tapes`"
         )
-    return plain
+    return tuple(cell for cell in cells if isinstance(cell, Cell)), tuple(t for t in tapes if isinstance(t, Tape))
 
 
 def check_cell(cell: Cell, tape: Tape) -> None:
@@ -134,19 +133,18 @@ def span(cell: Cell, tape: Tape, start: int, end: int | None) -> tuple[int, int]
     """(start, end) with 0 <= start < end <= T; TypeError or ValueError otherwise, and as `check_cell`."""
     check_cell(cell, tape)
     T = len(tape.x)
-    end = T if end is None else positive_int("end", end)
-    if positive_int("start", start, 0) >= end or end > T:
+    start, end = positive_int("start", start, 0), T if end is None else positive_int("end", end)
+    if not start < end <= T:
         raise ValueError(f"start, end: expected 0 <= start < end <= T={T}, got {start} and {end}")
-    return int(start), end
+    return start, end
 
 
 def step_numbers(cell: Cell, tape: Tape, times: Iterable[int] | None) -> Array:
     """The chosen steps, all of them for None; TypeError or ValueError where they are not steps of this tape."""
     check_cell(cell, tape)
     T = len(tape.x)
-    if times is None:
-        return np.arange(T)
-    chosen = [*times] if has_entries(times) else times
+    chosen = range(T) if times is None else times
+    chosen = [*chosen] if has_entries(chosen) else chosen
     if isinstance(chosen, list) and not chosen:
         raise ValueError("times: expected at least one step, got none")
     return label_array("times", chosen, (("n", None),), T)
@@ -154,9 +152,7 @@ def step_numbers(cell: Cell, tape: Tape, times: Iterable[int] | None) -> Array:
 
 def memory_gate(cell: Cell, name: str | None) -> int:
     """The gate that keeps the memory: the one named, or "forget", or "update"; ValueError where there is none."""
-    if name is not None:
-        return cell.gate_names.index(one_of("keeps", name, cell.gate_names))
-    for gate in ("forget", "update"):
-        if gate in cell.gate_names:
-            return cell.gate_names.index(gate)
-    raise ValueError(f"keeps: expected the gate that keeps the memory, one of {cell.gate_names}, got None; name it")
+    usual = [gate for gate in ("forget", "update") if gate in cell.gate_names]
+    if name is None and not usual:
+        raise ValueError(f"keeps: expected the gate that keeps the memory, one of {cell.gate_names}, got None; name it")
+    return cell.gate_names.index(usual[0] if name is None else one_of("keeps", name, cell.gate_names))

@@ -31,6 +31,7 @@ class Node:
     parents: list[str]
     gate: str = ""  # the gate's name, for a gate
     stage: str = ""
+    colour: str = INK
     x: float = 0.0
     y: float = 0.0
 
@@ -68,18 +69,15 @@ def cell_diagram(
         ax = plt.subplots(figsize=(1.1 * wide + 1.6, 0.72 * high + 1.3), layout="constrained")[1]
     boxes: dict[str, Any] = {}
     for name, node in nodes.items():
-        colour = INK if stage is None else LIT if node.stage == stage else PALE
-        box: dict[str, Any] = dict(
-            boxstyle="round,pad=0.35", facecolor="#E8F1F8" if node.gate else "white", edgecolor=colour
-        )
-        box["linewidth"] = 2.0 if stage is not None and node.stage == stage else 1.0
+        node.colour = INK if stage is None else LIT if node.stage == stage else PALE
+        box: dict[str, Any] = {"boxstyle": "round,pad=0.35", "facecolor": "#E8F1F8" if node.gate else "white"}
+        box |= {"edgecolor": node.colour, "linewidth": 2.0 if node.stage == stage else 1.0}
+        look: dict[str, Any] = {"ha": "center", "color": node.colour, "fontsize": 11}
         text = re.sub(r"_(\{t-1\}|t|\w+)", r"$_{\1}$", node.text).replace("*", "·")
-        shown = ax.text(node.x, node.y, text, ha="center", va="center", color=colour, fontsize=11, bbox=box, zorder=3)
-        boxes[name] = shown.get_bbox_patch()
+        boxes[name] = ax.text(node.x, node.y, text, va="center", bbox=box, zorder=3, **look).get_bbox_patch()
         numbers = " ".join(f"{v:z.2f}" for v in node.value[0, :3]) + (" …" if node.value.shape[1] > 3 else "")
-        back = dict(facecolor="white", edgecolor="none", pad=0.5, alpha=0.85)
-        place: dict[str, Any] = dict(ha="center", va="top", color=colour, fontsize=11, zorder=4, bbox=back)
-        ax.text(node.x, node.y - 0.3, numbers, **place)
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
+        ax.text(node.x, node.y - 0.3, numbers, va="top", bbox=white, zorder=4, **look)
     xs, ys = [node.x for node in nodes.values()], [node.y for node in nodes.values()]
     ax.set(xlim=(min(xs) - 0.7, max(xs) + 0.7), ylim=(min(ys) - 0.8, max(ys) + 0.6))
     ax.set_title(f"{type(cell).__name__}" + (f": {stage}" if stage else ""), fontsize=12)
@@ -88,13 +86,13 @@ def cell_diagram(
     whole.draw_without_rendering()  # now every box has its size
     edges = {name: box.get_window_extent().transformed(ax.transData.inverted()) for name, box in boxes.items()}
     for name, node in nodes.items():
+        width = 1.6 if stage in (None, node.stage) else 0.8
+        wire = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "color": node.colour, "linewidth": width}
         for parent in node.parents:
-            start, lit = nodes[parent], stage in (None, node.stage)
-            style = dict(arrowstyle="-|>", shrinkA=0, shrinkB=0, color=INK if stage is None else LIT if lit else PALE)
+            start = nodes[parent]
             bend = -0.15 if any(abs(_passing(start, node, one)) < 0.3 for one in nodes.values()) else 0.04
-            style |= dict(connectionstyle=f"arc3,rad={bend}", linewidth=1.6 if lit else 0.8)
             ends = (edges[name].x0, node.y), (edges[parent].x1, start.y)
-            ax.annotate("", *ends, arrowprops=style, zorder=1)
+            ax.annotate("", *ends, arrowprops=wire | {"connectionstyle": f"arc3,rad={bend}"}, zorder=1)
     return ax
 
 
@@ -142,11 +140,6 @@ def _nodes(step: StepExplanation) -> dict[str, Node]:
     return nodes
 
 
-def _half(node: Node) -> float:
-    """Half the width of a box, about."""
-    return 0.046 * len(re.sub(r"[_{}]", "", node.text)) + 0.1
-
-
 def _passing(start: Node, end: Node, node: Node) -> float:
     """How far above `node` the wire from `start` to `end` passes it; inf where it does not."""
     if not start.x < node.x < end.x:
@@ -168,7 +161,7 @@ def _placed(nodes: dict[str, Node], cell: Cell) -> dict[str, Node]:
     right = 0.0
     for column in sorted({node.x for node in nodes.values()}):
         previous, stand = -np.inf, sorted((n for n in nodes.values() if n.x == column), key=lambda n: n.y)
-        half = max(map(_half, stand))
+        half = max(0.046 * len(re.sub(r"[_{}]", "", node.text)) + 0.1 for node in stand)  # of the widest box, about
         for node in stand:
             previous = node.y = max(node.y, previous + 1.1)
             node.x = right + half

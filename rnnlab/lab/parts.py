@@ -1,9 +1,9 @@
-"""The gradient of a shared weight as a sum over time distances, and what truncation leaves of it."""
+"""The gradient taken apart: by time distance, by path, and what truncation leaves of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,15 +38,12 @@ def distance_gradients(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None
     d_states = outside_gradients(cell, tape, d_h, d_state)[1:]
     times = np.arange(len(d_states))
     for _ in range(len(d_states)):
-        some = d_states.any(axis=(1, 2, 3))
-        times, d_states = times[some], d_states[some]
-        if not len(times):
-            yield {name: np.zeros_like(p) for name, p in cell.params.items()}
-            continue
-        d_states, params = back_one_step(cell, tape, times, d_states)
+        some = (times >= 0) & d_states.any(axis=(1, 2, 3))
+        times, d_states, params = times[some], d_states[some], {k: np.zeros_like(p) for k, p in cell.params.items()}
+        if len(times):
+            d_states, params = back_one_step(cell, tape, times, d_states)
         yield params
-        earlier = times > 0
-        times, d_states = times[earlier] - 1, d_states[earlier]
+        times = times - 1
 
 
 @dataclass(frozen=True)
@@ -73,6 +70,92 @@ def distance_terms(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = N
         norms.append(block_norms(grads, cell.gate_names))
         total = {name: total.get(name, 0) + g for name, g in grads.items()}
     return DistanceTerms({block: np.array([row[block] for row in norms]) for block in norms[0]}, total)
+
+
+@dataclass(frozen=True)
+class MemoryPaths:
+    """delta m_t = dL/dm_t through every path (`Cell.memory_gradient`), and the parts that add up to it.
+
+    total is (T+1, B, H); each of `parts` too, by name:
+
+    "memory"    straight along the memory, f_{t+1} delta c_{t+1} in an LSTM and z_{t+1} delta h_{t+1} in a
+                GRU: the constant error carousel (Hochreiter & Schmidhuber 1997). Nothing in a plain RNN.
+    "loss"      through the output that reads m_t, from what the loss (or the layer above) reads there
+    gate names  through that same output, back from one gate of the step after it
+    "other"     only where there are further ways round W_h: in none of rnnlab's cells, but past the end of a shorter
+                sequence, where a gradient of the final h is handed on
+
+    The output that reads c_t is h_t in an LSTM, and h_{t+1} in the four-gate cell, which reads before it writes.
+    """
+
+    total: Array
+    parts: dict[str, Array]
+
+    def norms(self) -> dict[str, Array]:
+        """||part_t|| over batch and units, (T+1,), by name, and "total"."""
+        return {name: norm(part, (1, 2)) for name, part in (self.parts | {"total": self.total}).items()}
+
+    def shares(self) -> dict[str, Array]:
+        """<part_t, total_t> / <total_t, total_t>, (T+1,), by name: they add up to 1 (to 0 where the total is 0)."""
+        largest = np.abs(self.total).max(axis=(1, 2), keepdims=True)
+        scale = np.where(largest > 0, largest, 1)  # without it, squares of small numbers would be 0
+        scaled = self.total / scale
+        whole = (scaled * scaled).sum(axis=(1, 2))
+        divisor = np.where(whole > 0, whole, 1)
+        return {name: (part / scale * scaled).sum(axis=(1, 2)) / divisor for name, part in self.parts.items()}
+
+
+def memory_paths(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None = None) -> MemoryPaths:
+    """Split the memory's gradient by path.
+
+    A gate's share is what no longer comes back when that gate's W_h block is zero. The
+    blocks are taken away one after the other, so a path through two gates (reset, then candidate, where
+    the reset gate acts first) counts for the one that `gate_names` lists first. Whatever reaches
+    m_{t-1} from m_t without W_h counts as "memory", a learner's peepholes included.
+
+    Parameters
+    ----------
+    cell, tape : a cell, and the tape of its forward pass
+    d_h : (T, B, H), dL/dh_t as read at each step's output
+    d_state : (S, B, H), what reaches the final state besides d_h; None for zeros
+
+    Returns
+    -------
+    `MemoryPaths`. Errors as in `Cell.backward`.
+    """
+    check_cell(cell, tape)
+    grads = cell.backward(tape, d_h, d_state, input_gradient=False)
+
+    def back(through: Cell, d_states: Array) -> Array:
+        """dL/dstate_t (T+1, S, B, H) that comes from dL/dstate_{t+1}, for all t at once."""
+        d_prev, _ = back_one_step(through, tape, np.arange(len(tape.x)), d_states[1:])
+        return np.concatenate((d_prev, np.zeros_like(d_states[:1])))
+
+    def memory(d_states: Array) -> Array:
+        return cell.memory_gradient(tape, replace(grads, states=d_states))
+
+    def of_memory_alone(d_states: Array) -> Array:
+        """The same gradient, all of it put on the memory."""
+        alone = np.zeros_like(d_states)
+        alone[:, -1] = memory(d_states)
+        return alone
+
+    through_h = {"loss": outside_gradients(cell, tape, d_h, d_state)}
+    W_h, left = cell.W_h.copy(), back(cell, grads.states)
+    for k, gate in enumerate(cell.gate_names):
+        W_h[k] = 0
+        without = back(cell.with_params(cell.params | {"W_h": W_h}), grads.states)
+        through_h[gate], left = left - without, without
+    bare = cell.with_params(cell.params | {"W_h": W_h})  # all of W_h is zero by now
+    parts = {"memory": memory(back(bare, of_memory_alone(grads.states)))}
+    for name, part in through_h.items():
+        later = back(bare, part - of_memory_alone(part))  # read by the next output, and not by way of the memory
+        parts[name] = memory(part) + memory(later)
+    total = memory(grads.states)
+    other = total - sum(parts.values())
+    if np.abs(other).max() > 1e3 * np.finfo(cell.dtype).eps * np.abs(total).max():
+        parts["other"] = other
+    return MemoryPaths(total, parts)
 
 
 def output_gradients(model: SequenceModel, batch: Batch, result: LossAndGrads) -> tuple[Array, ...]:
@@ -153,9 +236,8 @@ def truncation(
     ks = [positive_int("lengths", k) for k in lengths]
     if not ks:
         raise ValueError("lengths: expected at least one, got none")
-    full = {name: g for name, g in result.grads.items() if name.startswith("cells.")}
     cells, tapes = one_direction(model.cells, result.tapes)
-    whole, rows = _vectors(full), [_vectors(_truncated(cells, tapes, d_h, k)) for k in ks]
+    whole, rows = _vectors(result.grads), [_vectors(_truncated(cells, tapes, d_h, k)) for k in ks]
     cosine, error = Arrays(), Arrays()
     with np.errstate(invalid="ignore", divide="ignore"):
         for name, g in whole.items():
@@ -170,16 +252,15 @@ def _truncated(cells: tuple[Cell, ...], tapes: tuple[Tape, ...], d_h: Array, k: 
     for end in range(len(d_h), 0, -k):
         start = max(end - k, 0)
         d = d_h[start:end]
-        for n, (cell, tape) in reversed(list(enumerate(zip(cells, tapes, strict=True)))):
-            grads = cell.backward(slice_time(tape, start, end), d, input_gradient=n > 0)
+        for n in reversed(range(len(cells))):
+            grads = cells[n].backward(slice_time(tapes[n], start, end), d, input_gradient=n > 0)
+            d = np.asarray(grads.x)
             for name, g in grads.params.items():
                 total[f"cells.{n}.{name}"] = total.get(f"cells.{n}.{name}", 0) + g
-            if grads.x is not None:
-                d = grads.x
     return total
 
 
 def _vectors(grads: Arrays) -> Arrays:
-    """Each gradient as a vector, and all of them as one."""
-    vectors = {name: grads[name].ravel() for name in sorted(grads)}
+    """The gradient of each recurrent parameter as a vector, and all of them as one."""
+    vectors = {name: grads[name].ravel() for name in sorted(grads) if name.startswith("cells.")}
     return vectors | {"all": np.concatenate([*vectors.values()])}
