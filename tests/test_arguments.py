@@ -26,6 +26,7 @@ from rnnlab.validate import describe
 
 T, B, D, H, O = 6, 3, 4, 5, 2  # noqa: E741 - O is the shape letter
 Calls = dict[str, tuple[Callable[..., Any], dict[str, Any]]]
+Table = dict[type[Exception], list[Any]]
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(T, B, D)), RNG.normal(size=(T, B, O))
 LENGTHS = np.array([3, 6, 1])
@@ -105,6 +106,10 @@ def calls() -> Calls:
             "Batch": (
                 lambda x, y, mask, lengths: MODEL.loss_and_grads(rl.Batch(x, y, mask, lengths)),
                 {"x": X, "y": Y, "mask": np.ones((T, B), bool), "lengths": LENGTHS},
+            ),
+            "Batch, each step": (
+                lambda x, y, mask: MODEL.loss_and_grads(rl.Batch(x, y, mask)),
+                {"x": X, "y": Y, "mask": np.ones((T, B), bool)},
             ),
             "Batch, one answer": (lambda x, y: MODEL.loss_and_grads(rl.Batch(x, y)), {"x": X, "y": Y[0]}),
             "pad": (rl.pad, {"sequences": [X[:2, 0], X[:, 1]]}),
@@ -406,6 +411,226 @@ def test_what_can_never_be_right_gives_no_answer(name: str) -> None:
             except (TypeError, ValueError, FloatingPointError):
                 continue
             pytest.fail(f"{argument} = {what} ({describe(bad)}) gave an answer")
+
+
+ONES, RAGGED, NAN = np.ones((T, B), bool), [[1.0], [1.0, 2.0]], float("nan")
+SIZES = {"input_size": {ValueError: [0, -1], TypeError: [2.0, True]}, "rng": {TypeError: ["seed", -1, 1.5, object()]}}
+TASK = {
+    "T": {ValueError: [1], TypeError: [20.0]},
+    "batch_size": {ValueError: [0]},
+    "seed": {ValueError: [-1], TypeError: ["one"]},
+}
+ARRAY: Table = {
+    ValueError: [np.full((T, B, H), NAN), np.array(1.0), RAGGED],
+    TypeError: [None, np.ones((T, B, H), int)],
+}
+LOSS = {
+    "prediction": {
+        ValueError: [Y[0, 0], np.full_like(Y, NAN), np.full_like(Y, np.inf), RAGGED],
+        TypeError: [Y.astype(int)],
+    },
+    "mask": {
+        ValueError: [ONES[:-1], ONES[..., None], ~ONES, RAGGED],
+        TypeError: [ONES * 2, ONES * 0.5, np.full((T, B), NAN), "last"],
+    },
+}
+# By call and argument: what cannot be right though it is of the right type, and what is of another type.
+REFUSED: dict[str, dict[str, Table]] = {
+    "LSTMCell()": SIZES
+    | {
+        "hidden_size": {ValueError: [0, -1], TypeError: [2.0, True]},
+        "dtype": {ValueError: [np.int64, np.float16], TypeError: ["float99"]},
+        "input_init": {ValueError: ["gaussian"]},
+        "recurrent_init": {ValueError: ["Uniform"], TypeError: [3]},
+        "forget_bias": {ValueError: [np.zeros(3), NAN], TypeError: ["one"]},
+    },
+    "GRUCell()": {"update_bias": {ValueError: [np.zeros(3), NAN], TypeError: ["one"]}},
+    "RNNCell()": {"activation": {ValueError: ["sigmoid"]}},
+    "Cell.forward": {
+        "x": {
+            ValueError: [
+                *(X[..., :3], np.zeros(4), X[..., None], X[:0], X[:, :0], np.zeros((0, 2), int), RAGGED),
+                *(np.where(X > 1, NAN, X), np.full_like(X, np.inf)),
+                *(np.full((T, B), D), np.full((T, B), -1)),
+            ],
+            TypeError: [
+                *(X[0], X.astype(int), X.astype(bool), np.ones((T, B), bool), X.astype(complex)),
+                *(np.full(X.shape, "a"), None, [[["a"] * D] * B] * T),
+            ],
+        },
+        "state": {
+            ValueError: [
+                *(np.zeros((1, B, H)), np.zeros((2, 1, H)), np.zeros((2, B, D)), np.full((2, B, H), NAN), RAGGED)
+            ],
+            TypeError: [np.zeros((2, B, H), int)],
+        },
+    },
+    "Cell.backward": {
+        "d_h": {
+            ValueError: [np.zeros((2, B, H)), np.zeros((T, 1, H)), np.full((T, B, H), NAN)],
+            TypeError: [np.zeros((T, B, H), int), None],
+        },
+        "d_state": {ValueError: [np.zeros((1, B, H))], TypeError: ["zeros"]},
+    },
+    "Dense()": SIZES | {"output_size": {TypeError: ["2"]}, "dtype": {ValueError: [np.float16]}},
+    "Dense.forward": {"h": ARRAY | {ValueError: [*ARRAY[ValueError], np.ones((T, B, D))]}},
+    "Dense.backward": {
+        "h": ARRAY,
+        "d_y": ARRAY | {ValueError: [*ARRAY[ValueError], np.ones((T, B, 1)), np.ones((T - 1, B, O))]},
+    },
+    "SequenceModel()": {
+        "cells": {
+            ValueError: [
+                *(rl.LSTMCell(D, 4), [rl.LSTMCell(D, H), rl.GRUCell(4, H)], rl.LSTMCell(D, H, dtype=np.float32))
+            ],
+            TypeError: [[], "LSTM", None, 3],
+        },
+        "readout": {TypeError: [None]},
+        "loss": {TypeError: ["mse"]},
+        "dropout": {ValueError: [1.0, -0.1]},
+    },
+    "Batch, each step": {
+        "x": {
+            ValueError: [X[..., :2], X[:0], X[:, :0], np.full_like(X, NAN), np.full((T, B), D), RAGGED],
+            TypeError: [X.astype(int)],
+        },
+        "y": {ValueError: [Y[:-1], Y[:, :-1], Y[..., :1], RAGGED], TypeError: [Y[..., 0].astype(int)]},
+        "mask": {ValueError: [~ONES, ONES[:, :2], RAGGED], TypeError: [ONES * 7]},
+    },
+    "SequenceModel.predict": {
+        "x": {
+            ValueError: [X[:0], X[:, :0], np.zeros(3), np.array(0.0), RAGGED],
+            TypeError: [X.astype(int), X[0]],
+        },
+        "state": {
+            ValueError: [[], [np.zeros((2, B, H))] * 2, [np.zeros((1, B, H))], [np.zeros((2, 2, H))]],
+            TypeError: [3],
+        },
+    },
+    "softmax_cross_entropy": LOSS
+    | {
+        "target": {
+            ValueError: [ONES * O, ONES * -1, np.ones((T - 1, B), int), np.ones((T, B, 1), int)],
+            TypeError: [np.ones((T, B)), ONES],
+        },
+    },
+    "mean_squared_error": LOSS
+    | {
+        "target": {
+            ValueError: [Y[..., :1], Y[..., 0], np.full_like(Y, NAN), RAGGED],
+            TypeError: [Y.astype(int)],
+        },
+    },
+    "SGD()": {
+        "lr": {ValueError: [0, -0.1, NAN], TypeError: ["fast", True]},
+        "momentum": {ValueError: [1, -0.1]},
+        "weight_decay": {ValueError: [-1]},
+    },
+    "Adam()": {
+        "lr": {ValueError: [np.inf]},
+        "beta1": {ValueError: [1.0]},
+        "beta2": {ValueError: [-0.5]},
+        "epsilon": {ValueError: [0]},
+    },
+    "Adagrad()": {"epsilon": {ValueError: [-1]}, "initial_sum": {ValueError: [-1]}},
+    "RMSProp()": {"epsilon": {ValueError: [0]}, "decay": {ValueError: [1]}},
+    "linear_decay": {"lr": {ValueError: [0]}, "steps": {ValueError: [0]}},
+    "clip_by_global_norm": {
+        "max_norm": {ValueError: [0], TypeError: ["1"]},
+        "grads": {
+            TypeError: [[np.ones(2)], {"w": np.array([-1, 2])}],
+            FloatingPointError: [{"w": np.array([NAN])}, {"w": np.array([np.inf])}],
+        },
+    },
+    "clip_by_value": {"limit": {ValueError: [0]}},
+    "EarlyStopping()": {"patience": {ValueError: [0]}},
+    "Trainer()": {
+        "model": {TypeError: [CELL]},
+        "clip_norm": {ValueError: [0], TypeError: ["1"]},
+        "callbacks": {TypeError: [3, [3]]},
+    },
+    "Trainer optimizer": {"optimizer": {TypeError: [0.1, rl.SGD]}},
+    "Trainer.fit": {
+        "steps": {ValueError: [0, -1], TypeError: [1.5]},
+        "batches": {ValueError: [[]], TypeError: [3, rl.Batch(X, Y)]},
+    },
+    "GradientNormLogger()": {
+        "every": {ValueError: [0], TypeError: [1.5]},
+        "vanishing": {ValueError: [0.0]},
+        "exploding": {TypeError: ["much"]},
+        "on_alarm": {TypeError: [3]},
+    },
+    "GradientNormLogger.record": {
+        "cells": {TypeError: [CELL, [TAPE]]},
+        "tapes": {TypeError: [(TAPE, TAPE)]},
+        "cell_grads": {TypeError: [[], [TAPE]]},
+        "step": {TypeError: [1.5]},
+    },
+    "tasks.adding": TASK,
+    "tasks.movie": TASK,
+    "tasks.temporal_order": TASK | {"T": {ValueError: [1, 9], TypeError: [20.0]}},
+    "Task.batch": {"n": {ValueError: [-1], TypeError: [0.0]}},
+    "Task.stream": {"start": {ValueError: [-1]}},
+    "Task.evaluation": {"size": {ValueError: [0]}},
+    "tasks.char_text": {
+        "text": {ValueError: ["", "too short"], TypeError: [3, b"bytes" * 100]},
+        "T": {ValueError: [0]},
+        "batch_size": {TypeError: [2.0]},
+        "test_share": {ValueError: [1.0, 0]},
+    },
+    "CharText.encode": {"text": {ValueError: ["aZX"], TypeError: [5]}},
+    "CharText.decode": {"numbers": {ValueError: [np.array([0, TEXT.size])], TypeError: [np.array([0.0])]}},
+    "CharText.sample": {
+        "length": {ValueError: [0]},
+        "temperature": {ValueError: [0]},
+        "prompt": {ValueError: ["", "?", 5]},
+        "rng": {TypeError: ["seed"]},
+        "model": {ValueError: [MODEL], TypeError: [CELL]},
+    },
+    "CharText.bits_per_character": {"model": {ValueError: [MODEL], TypeError: [CELL]}},
+    "Task.score": {"model": {TypeError: [CELL]}},
+    "tasks.ngram_bits": {
+        "n": {ValueError: [0, 99, 200], TypeError: [2.0]},
+        "train": {ValueError: [TEXT.train[:0]], TypeError: [TEXT.train.astype(float)]},
+        "test": {ValueError: [TEXT.test[:0], -1 - TEXT.test]},
+    },
+    "init.chrono": {"T": {ValueError: [2]}, "hidden_size": {TypeError: [4.0]}},
+    "init.orthogonal": {"rng": {TypeError: ["seed"]}},
+    "Checkpoint()": {
+        "path": {ValueError: ["run.pkl", "run"]},
+        "every": {ValueError: [0], TypeError: [1.5]},
+    },
+    "interop.to_pytorch": {"layer": {ValueError: [-1], TypeError: [0.5, True]}},
+    "interop.from_onnx": {"linear_before_reset": {ValueError: [2, -1, None, "yes"]}},
+    "plots.loss_curves": {
+        "histories": {
+            ValueError: [{}, {"a": []}, {"a": rl.History()}, {"a": [[1.0]]}, {"a": [1.0, NAN]}],
+            TypeError: [[1.0, 2.0], {"a": ["x"]}],
+        },
+        "smooth": {ValueError: [3, 0]},
+    },
+    "plots.gradient_flow": {"norms": {ValueError: [{}, {"a": [1.0, -1.0]}, {"a": [0.0, 0.0]}, {"a": [1.0, np.inf]}]}},
+    "plots.gradient_ratios": {"loggers": {ValueError: [{}]}},
+    "plots.distance_terms": {"terms": {ValueError: [{}]}},
+    "plots.truncation": {"results": {ValueError: [{}]}},
+    "plots.connectivity": {"log_norms": {ValueError: [{}]}},
+    "plots.half_lives": {"statistics": {ValueError: [{}]}},
+    "plots.parameter_norms": {"blocks": {ValueError: [[]], TypeError: ["W_h[forget]"]}},
+}
+
+
+@pytest.mark.parametrize(("name", "argument"), [(name, argument) for name in REFUSED for argument in REFUSED[name]])
+def test_a_value_that_cannot_be_is_refused_by_the_arguments_name(
+    name: str, argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call, good = calls()[name]
+    good = good | ({"lengths": None} if argument == "x" and "lengths" in good else {})  # which name x's axes too
+    for error, values in REFUSED[name][argument].items():
+        for value in values:
+            with pytest.raises(error, match=rf"(?s)^{argument}(\[.*?\])?: expected .*got "):
+                call(**good | {argument: value})
+    assert not list(tmp_path.iterdir())
 
 
 BATCH = rl.Batch(X, Y)

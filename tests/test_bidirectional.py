@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import rnnlab as rl
 from rnnlab import lab
-from tests.cases import CELLS, each_cell, random_case, random_cell, refuses, relative_error
+from tests.cases import each_cell, random_case, random_cell, refuses, relative_error
 
 T, B, D, H, O = 6, 4, 3, 4, 2  # noqa: E741 - O is the shape letter
 LENGTHS = np.array([3, 6, 1, 4])
@@ -113,28 +111,6 @@ def test_a_stack_is_equal_to_pytorchs(what: str) -> None:
             assert relative_error(W_h, getattr(net, f"weight_hh_l{n}{end}").grad.numpy()) < EXACT
     again = rl.interop.from_pytorch(dict(net.named_parameters()), 1)
     assert all((again.params[name] == p).all() for name, p in layers[1].params.items())
-
-
-@given(
-    which=st.sampled_from(CELLS),
-    lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4),
-    padding=st.sampled_from([0.0, np.nan, 1e300]),
-    seed=st.integers(0, 2**16),
-)
-def test_a_row_depends_neither_on_padding_nor_on_its_company(
-    which: Any, lengths: list[int], padding: float, seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    rows = [rng.normal(size=(n, D)) for n in lengths]
-    model = rl.SequenceModel([both(which, seed=seed), both(which, 7)], rl.Dense(7, O, rng=0), rl.mean_squared_error)
-    x, found = rl.pad(rows)
-    x[np.arange(len(x))[:, None] >= found] = padding
-    outputs, state = model.predict(x, None, found)
-    for b, row in enumerate(rows):
-        alone, alone_state = model.predict(row[:, None])
-        np.testing.assert_allclose(outputs[: len(row), b], alone[:, 0], rtol=1e-12, atol=1e-13)
-        for part, other in zip(state, alone_state, strict=True):
-            np.testing.assert_allclose(part[:, b], other[:, 0], rtol=1e-12, atol=1e-13)
 
 
 # ---- in models --------------------------------------------------------------------------------------

@@ -290,25 +290,6 @@ def test_the_norm_of_a_layer_is_that_of_its_blocks(scale: float) -> None:
     np.testing.assert_allclose(logger.layer_norms(), [expected], rtol=1e-12)
 
 
-def test_a_record_needs_one_of_each_for_every_layer() -> None:
-    cell, tape, grads = growing_rnn(2.0, 3)
-    logger = rl.GradientNormLogger()
-    bad: list[tuple[type[Exception], str, Any]] = [
-        (TypeError, "cells", (1, cell, tape, grads)),
-        (TypeError, "tapes", (1, [cell], [tape, tape], [grads])),
-        (TypeError, "cell_grads", (1, [cell], [tape], [])),
-        (TypeError, "tape", (1, [cell], [grads], [grads])),
-        (ValueError, "tape", (1, [rl.LSTMCell(3, 4, rng=0)], [tape], [grads])),
-        (TypeError, "step", (1.5, [cell], [tape], [grads])),
-        (TypeError, "cells[0]", (1, [tape], [tape], [grads])),
-        (TypeError, "cell_grads[0]", (1, [cell], [tape], [tape])),
-    ]
-    for error, name, arguments in bad:
-        with refuses(error, name):
-            logger.record(*arguments)
-    assert logger.records == []
-
-
 def test_names_and_layers_that_were_not_recorded_are_refused_with_a_list_of_what_was() -> None:
     cell = random_cell(rl.GRUCell)
     x, state, d_h, _ = random_case(cell, 3, B=2)
@@ -327,18 +308,3 @@ def test_names_and_layers_that_were_not_recorded_are_refused_with_a_list_of_what
         for layer in (1, -2, 0.0, "0"):
             with refuses(IndexError, "layer"):
                 read(layer)
-
-
-@pytest.mark.parametrize(
-    ("error", "argument", "value"),
-    [
-        (ValueError, "every", 0),
-        (TypeError, "every", 1.5),
-        (ValueError, "vanishing", 0.0),
-        (TypeError, "exploding", "much"),
-        (TypeError, "on_alarm", 3),
-    ],
-)
-def test_a_setting_that_means_nothing_is_refused_by_name(error: type[Exception], argument: str, value: Any) -> None:
-    with refuses(error, argument):
-        rl.GradientNormLogger(**{argument: value})

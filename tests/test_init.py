@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CELLS, each_cell, refuses
+from cases import each_cell, refuses
 
 import rnnlab as rl
 
@@ -112,53 +112,6 @@ def test_gate_biases_reach_their_gate_alone() -> None:
         gru = gru_class(3, 4, rng=0, update_bias=2)
         np.testing.assert_array_equal(gru.params["b"][1, 0], np.full(4, 2.0))
         np.testing.assert_array_equal(gru.params["b"][[0, 2]], gru_class(3, 4, rng=0).params["b"][[0, 2]])
-
-
-BAD_ARGUMENTS: list[tuple[type[Exception], str, dict[str, Any]]] = [
-    (ValueError, "input_size", {"input_size": 0}),
-    (TypeError, "input_size", {"input_size": 2.0}),
-    (ValueError, "hidden_size", {"hidden_size": -1}),
-    (TypeError, "hidden_size", {"hidden_size": True}),
-    (TypeError, "rng", {"rng": "seed"}),
-    (TypeError, "rng", {"rng": -1}),
-    (TypeError, "rng", {"rng": 1.5}),
-    (ValueError, "dtype", {"dtype": np.int64}),
-    (TypeError, "dtype", {"dtype": "float99"}),
-    (ValueError, "input_init", {"input_init": "gaussian"}),
-    (ValueError, "recurrent_init", {"recurrent_init": "Uniform"}),
-    (TypeError, "recurrent_init", {"recurrent_init": 3}),
-]
-
-
-@pytest.mark.parametrize(("error", "name", "arguments"), BAD_ARGUMENTS)
-def test_cells_refuse_bad_arguments(error: type[Exception], name: str, arguments: dict[str, Any]) -> None:
-    for cell_class in CELLS:
-        with refuses(error, name):
-            cell_class(**{"input_size": 3, "hidden_size": 4} | arguments)
-
-
-@pytest.mark.parametrize(("cell_class", "name"), [(rl.LSTMCell, "forget_bias"), (rl.GRUCell, "update_bias")])
-@pytest.mark.parametrize(
-    ("error", "value"), [(ValueError, np.zeros(3)), (TypeError, "one"), (ValueError, float("nan"))]
-)
-def test_gate_biases_refuse_what_does_not_fit(
-    cell_class: type[rl.Cell], name: str, error: type[Exception], value: Any
-) -> None:
-    with refuses(error, name):
-        cell_class(3, 4, **{name: value})
-
-
-def test_an_unknown_activation_is_refused() -> None:
-    with refuses(ValueError, "activation"):
-        rl.RNNCell(3, 4, activation="sigmoid")
-
-
-def test_chrono_refuses_what_does_not_fit() -> None:
-    with refuses(ValueError, "T"):
-        rl.init.chrono(2, 4)
-    not_an_int: Any = 4.0
-    with refuses(TypeError, "hidden_size"):
-        rl.init.chrono(10, not_an_int)
 
 
 def test_an_initializer_that_does_not_fit_is_refused() -> None:

@@ -84,13 +84,6 @@ def test_round_trip_is_exact(layout: str, kind: type[rl.Cell], dtype: type) -> N
         np.testing.assert_array_equal(array, weights[name], err_msg=name)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 1)])
-@each_pair
-def test_round_trip_at_the_smallest_sizes(layout: str, kind: type[rl.Cell], size: tuple[int, int]) -> None:
-    cell = random_cell(kind, *size)
-    assert_same(read(layout, WRITE[layout](cell), kind), cell)
-
-
 @each_format
 def test_activation_of_a_plain_rnn_is_passed(layout: str) -> None:
     cell = READ[layout](WRITE[layout](rl.RNNCell(D, H, rng=0, activation="relu")), activation="relu")
@@ -222,15 +215,3 @@ def test_unknown_names_are_refused(layout: str, name: str) -> None:
     weights = WRITE[layout](random_cell(rl.LSTMCell))
     with refuses(ValueError, "weights"):
         READ[layout](weights | {name: np.zeros((1, 12))})
-
-
-@pytest.mark.parametrize("value", [2, -1, None, "yes"])
-def test_linear_before_reset_is_zero_or_one(value: Any) -> None:
-    with refuses(ValueError, "linear_before_reset"):
-        interop.from_onnx(interop.to_onnx(random_cell(rl.GRUCell)), linear_before_reset=value)
-
-
-@pytest.mark.parametrize(("value", "error"), [(-1, ValueError), (0.5, TypeError), (True, TypeError)])
-def test_layer_is_a_number_from_zero(value: Any, error: type[Exception]) -> None:
-    with refuses(error, "layer"):
-        interop.to_pytorch(random_cell(rl.LSTMCell), value)

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from cases import random_case, random_cell, refuses
+from cases import random_case, random_cell
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
@@ -253,55 +253,6 @@ def test_a_figure_shows_the_layer_and_the_parameter_that_is_asked_for() -> None:
     ):
         ax = plots.truncation({"GRU": result}, quantity=quantity, name="cells.0.W_x")
         np.testing.assert_array_equal(ax.lines[0].get_ydata(), shown)
-
-
-def test_nothing_to_draw_is_an_error() -> None:
-    with refuses(ValueError, "blocks"):
-        plots.parameter_norms(logger_of(3), [])
-    with refuses(ValueError, "quantity"):
-        plots.truncation({"GRU": lab.truncation(*model())}, quantity="length")
-    for empty, name in (
-        (plots.gradient_ratios, "loggers"),
-        (plots.distance_terms, "terms"),
-        (plots.truncation, "results"),
-        (plots.connectivity, "log_norms"),
-        (plots.half_lives, "statistics"),
-    ):
-        with refuses(ValueError, name):
-            empty({})
-
-
-def test_what_is_not_the_laboratorys_is_refused() -> None:
-    """Before anything is drawn: no figure is left behind."""
-    number: Any = 3
-    one_curve = {"a": [1.0, 2.0]}
-    calls: list[tuple[str, Callable[[], object]]] = [
-        ("logger", lambda: plots.gradient_norm_map(number)),
-        ("logger", lambda: plots.parameter_norms(number, ["b"])),
-        ("blocks", lambda: plots.parameter_norms(rl.GradientNormLogger(), "W_h[forget]")),
-        ("loggers", lambda: plots.gradient_ratios(number)),
-        ("loggers['a']", lambda: plots.gradient_ratios({"a": number})),
-        ("paths", lambda: plots.memory_paths(number)),
-        ("terms['a']", lambda: plots.distance_terms({"a": number})),
-        ("results['a']", lambda: plots.truncation({"a": number})),
-        ("decay", lambda: plots.singular_values(number)),
-        ("log_norms", lambda: plots.connectivity(number)),
-        ("log_norms['a']", lambda: plots.connectivity({"a": number})),
-        ("log_norms['a']", lambda: plots.connectivity({"a": [[1.0], [1.0, 2.0]]})),
-        ("statistics", lambda: plots.saturation(number)),
-        ("statistics['a']", lambda: plots.half_lives({"a": number})),
-        ("tape", lambda: plots.gate_heatmap(number, "forget")),
-        ("histories", lambda: plots.loss_curves({number: [1.0, 2.0]})),
-        ("loggers", lambda: plots.gradient_ratios({number: logger_of(3)})),
-        ("log_norms", lambda: plots.connectivity({number: np.zeros(3)})),
-        ("baselines", lambda: plots.loss_curves(one_curve, baselines=number)),
-        ("histories['a']", lambda: plots.loss_curves({"a": [[1.0], [1.0, 2.0]]})),
-    ]
-    before = plt.get_fignums()
-    for name, call in calls:
-        with pytest.raises((TypeError, ValueError), match=rf"^{re.escape(name)}: expected .*got "):
-            call()
-    assert plt.get_fignums() == before
 
 
 @cache

@@ -118,52 +118,6 @@ def test_the_dtype_of_the_prediction_is_kept(loss: Any, dtype: type) -> None:
         assert value == pytest.approx(loss(prediction, target, mask)[0], rel=1e-5)
 
 
-P, LABELS, VALUES = np.zeros((T, B, O)), np.zeros((T, B), int), np.zeros((T, B, O))
-BAD: list[tuple[Any, type[Exception], str, tuple[Any, ...]]] = [
-    (rl.softmax_cross_entropy, ValueError, "target", (P, LABELS + O)),
-    (rl.softmax_cross_entropy, ValueError, "target", (P, LABELS - 1)),
-    (rl.softmax_cross_entropy, ValueError, "target", (P, LABELS[:-1])),
-    (rl.softmax_cross_entropy, ValueError, "target", (P, LABELS[..., None])),
-    (rl.softmax_cross_entropy, TypeError, "target", (P, LABELS.astype(float))),
-    (rl.softmax_cross_entropy, TypeError, "target", (P, LABELS.astype(bool))),
-    (rl.mean_squared_error, TypeError, "target", (P, VALUES.astype(int))),
-    (rl.mean_squared_error, ValueError, "target", (P, VALUES[..., :1])),
-    (rl.mean_squared_error, ValueError, "target", (P, VALUES[..., 0])),
-    (rl.mean_squared_error, ValueError, "target", (P, np.full_like(VALUES, np.nan))),
-]
-BAD += [
-    (loss, error, name, (prediction, target, mask))
-    for loss, target in ((rl.softmax_cross_entropy, LABELS), (rl.mean_squared_error, VALUES))
-    for error, name, prediction, mask in (
-        (TypeError, "prediction", P.astype(int), None),
-        (ValueError, "prediction", P[0, 0], None),
-        (ValueError, "prediction", np.full_like(P, np.nan), None),
-        (ValueError, "prediction", np.full_like(P, np.inf), None),
-        (ValueError, "mask", P, SOME[:-1]),
-        (ValueError, "mask", P, SOME[..., None]),
-        (ValueError, "mask", P, np.zeros((T, B), bool)),
-        (TypeError, "mask", P, np.full((T, B), 2)),
-        (TypeError, "mask", P, np.full((T, B), 0.5)),
-        (TypeError, "mask", P, np.full((T, B), np.nan)),
-        (TypeError, "mask", P, "last"),
-    )
-]
-
-
-@pytest.mark.parametrize(("loss", "error", "name", "arguments"), BAD)
-def test_what_does_not_fit_is_refused(loss: Any, error: type[Exception], name: str, arguments: tuple[Any, ...]) -> None:
-    with refuses(error, name):
-        loss(*arguments)
-
-
-def test_rows_of_different_lengths_are_named() -> None:
-    ragged: Any = [[1.0], [1.0, 2.0]]
-    good = np.ones((3, 2, 4))
-    for name, arguments in (("prediction", (ragged, good)), ("target", (good, ragged)), ("mask", (good, good, ragged))):
-        with refuses(ValueError, name):
-            rl.mean_squared_error(*arguments)
-
-
 def test_a_target_counts_only_where_the_mask_keeps_it() -> None:
     """A missing value may be NaN, as a missing label may be -1; a kept one may not."""
     rng = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CELLS, each_cell, random_case, refuses, relative_error
+from cases import each_cell, random_case, refuses, relative_error
 
 import rnnlab as rl
 from rnnlab.model import PREDICT_CHUNK
@@ -98,19 +98,6 @@ def test_readout_and_loss_see_the_kept_steps_alone() -> None:
     mask[[1, 4], 0] = True
     stack(loss=loss).loss_and_grads(rl.Batch(batch.x, batch.y, mask))
     assert seen == [(2, 3)] * 3
-
-
-def test_what_comes_after_the_last_kept_step_has_no_influence() -> None:
-    model, batch = stack(), regression()
-    mask = np.zeros((6, 3), bool)
-    mask[2] = True
-    other = batch.x.copy()
-    other[3:] += 1
-    one = model.loss_and_grads(rl.Batch(batch.x, batch.y, mask))
-    two = model.loss_and_grads(rl.Batch(other, batch.y, mask))
-    assert one.loss == two.loss
-    for name, g in one.grads.items():
-        assert relative_error(g, two.grads[name]) <= 1e-13
 
 
 @each_cell
@@ -205,66 +192,9 @@ def test_complex_parameters_give_complex_results() -> None:
     assert isinstance(model.loss_and_grads(regression()).loss, complex)
 
 
-def test_parameters_are_named_and_live() -> None:
-    model = stack()
-    names = ["cells.0.W_x", "cells.0.W_h", "cells.0.b", "cells.1.W_x", "cells.1.W_h", "cells.1.b", "cells.1.b_hn"]
-    assert list(model.params) == [*names, "readout.W", "readout.b"]
-    before, _ = model.predict(regression().x)
-    for name in model.params:
-        model.params[name] += 0.1
-        after, _ = model.predict(regression().x)
-        assert (after != before).any(), name
-        before = after
-
-
-def test_copies_share_nothing_with_the_original() -> None:
-    model, x = stack(), regression().x
-    before, _ = model.predict(x)
-    for twin in (model.with_params(model.params), model.astype(np.float64)):
-        np.testing.assert_array_equal(twin.predict(x)[0], before)
-        for p in twin.params.values():
-            p += 1
-    np.testing.assert_array_equal(model.predict(x)[0], before)
-
-
-def test_one_cell_is_a_stack_of_one() -> None:
-    cell, readout = rl.LSTMCell(3, 4, rng=0), rl.Dense(4, 2, rng=1)
-    alone, listed = (rl.SequenceModel(c, readout, rl.mean_squared_error) for c in (cell, [cell]))
-    np.testing.assert_array_equal(alone.predict(regression().x)[0], listed.predict(regression().x)[0])
-
-
 # ---- refusals --------------------------------------------------------------------------------
 
 X, Y = np.zeros((6, 3, 3)), np.zeros((6, 3, 2))
-BAD_BATCHES: list[tuple[type[Exception], str, rl.Batch]] = [
-    (ValueError, "x", rl.Batch(X[..., :2], Y)),
-    (ValueError, "x", rl.Batch(X[:0], Y[:0])),
-    (ValueError, "x", rl.Batch(np.full_like(X, np.nan), Y)),
-    (ValueError, "x", rl.Batch(np.full((6, 3), 3), Y)),
-    (TypeError, "x", rl.Batch(X.astype(int), Y)),
-    (ValueError, "y", rl.Batch(X, Y[:-1])),
-    (ValueError, "y", rl.Batch(X, Y[:, :-1])),
-    (ValueError, "y", rl.Batch(X, Y[..., :1])),
-    (TypeError, "y", rl.Batch(X, Y[..., 0].astype(int))),
-    (ValueError, "mask", rl.Batch(X, Y, np.zeros((6, 3), bool))),
-    (ValueError, "mask", rl.Batch(X, Y, np.ones((6, 2), bool))),
-    (TypeError, "mask", rl.Batch(X, Y, np.full((6, 3), 7))),
-]
-
-
-@pytest.mark.parametrize(("error", "name", "batch"), BAD_BATCHES)
-def test_bad_batches_are_refused(error: type[Exception], name: str, batch: rl.Batch) -> None:
-    with refuses(error, name):
-        stack().loss_and_grads(batch)
-
-
-def test_predict_refuses_what_does_not_fit() -> None:
-    for empty_or_flat in (X[:0], X[:, :0], np.zeros(3), np.array(0.0)):
-        with refuses(ValueError, "x"):
-            stack().predict(empty_or_flat)
-    for integers_or_flat in (X.astype(int), X[0]):
-        with refuses(TypeError, "x"):
-            stack().predict(integers_or_flat)
 
 
 def test_a_bad_state_is_refused() -> None:
@@ -275,45 +205,6 @@ def test_a_bad_state_is_refused() -> None:
             model.predict(X, state)
         with refuses(ValueError, "state"):
             model.loss_and_grads(rl.Batch(X, Y), state)
-
-
-def test_layers_that_do_not_join_are_refused() -> None:
-    readout = rl.Dense(4, 2, rng=0)
-    bad: list[tuple[type[Exception], str, tuple[Any, ...]]] = [
-        (ValueError, "cells", (rl.LSTMCell(3, 5, rng=0), readout)),
-        (ValueError, "cells", ([rl.LSTMCell(3, 5, rng=0), rl.GRUCell(4, 4, rng=0)], readout)),
-        (ValueError, "cells", (rl.LSTMCell(3, 4, rng=0, dtype=np.float32), readout)),
-        (TypeError, "cells", ([], readout)),
-        (TypeError, "cells", ("LSTM", readout)),
-        (TypeError, "cells", (None, readout)),
-        (TypeError, "readout", (rl.LSTMCell(3, 4, rng=0), None)),
-        (TypeError, "loss", (rl.LSTMCell(3, 4, rng=0), readout, "mse")),
-    ]
-    for error, name, arguments in bad:
-        with refuses(error, name):
-            rl.SequenceModel(*(arguments if len(arguments) == 3 else (*arguments, rl.mean_squared_error)))
-
-
-def test_with_params_refuses_what_does_not_fit() -> None:
-    model = stack()
-    with refuses(ValueError, "params"):
-        model.with_params({name: p for name, p in model.params.items() if name != "readout.b"})
-    with refuses(ValueError, "params['readout.b']"):
-        model.with_params(model.params | {"readout.b": np.zeros((1, 3))})
-
-
-def test_a_nan_in_a_parameter_is_named() -> None:
-    for name in ("W_x", "b", "b_hn"):
-        model = stack()
-        model.cells[1].params[name][...] = np.nan
-        with refuses(ValueError, f"params[{name!r}]"):
-            model.predict(X)
-
-
-def test_all_cells_stack_on_all_cells() -> None:
-    for lower in CELLS:
-        for upper in CELLS:
-            assert stack(lower, upper).predict(X)[0].shape == (6, 3, 2)
 
 
 def test_mean_loss_is_the_loss_of_loss_and_grads() -> None:
@@ -334,22 +225,6 @@ def test_a_layer_has_a_cell_of_its_own() -> None:
     with refuses(ValueError, "cells"):
         rl.SequenceModel([cell, cell], rl.Dense(4, 2, rng=0), rl.mean_squared_error)
     rl.SequenceModel([cell, cell.with_params(cell.params)], rl.Dense(4, 2, rng=0), rl.mean_squared_error)
-
-
-def test_numbers_are_neither_cells_nor_states() -> None:
-    number: Any = 3
-    with refuses(TypeError, "cells"):
-        rl.SequenceModel(number, rl.Dense(4, 2, rng=0), rl.mean_squared_error)
-    with refuses(TypeError, "state"):
-        stack().predict(X, number)
-    with refuses(TypeError, "batch"):
-        stack().loss_and_grads(number)
-    ragged: Any = [[1.0], [1.0, 2.0]]
-    with refuses(ValueError, "x"):
-        stack().predict(ragged)
-    for name, batch in (("y", rl.Batch(X, ragged)), ("mask", rl.Batch(X, Y, ragged))):
-        with refuses(ValueError, name):
-            stack().mean_loss(batch)
 
 
 def test_outputs_that_overflow_are_an_error_without_a_warning() -> None:

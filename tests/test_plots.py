@@ -1,7 +1,6 @@
 """What the plots draw: the data, the scales, the limits, the words."""
 
 from itertools import pairwise
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -64,32 +63,6 @@ def test_baselines_are_dashed_horizontals_over_all_steps() -> None:
     assert labels_of(ax) == ["LSTM", "chance"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"histories": {}}, ValueError, "histories: expected at least one curve"),
-        ({"histories": [1.0, 2.0]}, TypeError, "histories: expected a dict from label to curve"),
-        ({"histories": {"a": []}}, ValueError, r"histories\['a'\]: expected at least one entry"),
-        ({"histories": {"a": rl.History()}}, ValueError, r"histories\['a'\]: expected at least one entry"),
-        ({"histories": {"a": [[1.0]]}}, ValueError, r"histories\['a'\]: expected shape \(steps\)"),
-        ({"histories": {"a": [1.0, np.nan]}}, ValueError, r"histories\['a'\]: expected finite numbers"),
-        ({"histories": {"a": ["x"]}}, TypeError, r"histories\['a'\]: expected real numbers"),
-        ({"histories": {"a": [1.0]}, "smooth": 2}, ValueError, "smooth: expected at most the 1 steps"),
-        ({"histories": {"a": [1.0]}, "smooth": 0}, ValueError, "smooth: expected an integer of at least 1"),
-        ({"histories": {"a": [1.0, 0.0]}, "log": True}, ValueError, r"histories\['a'\]: expected numbers above 0"),
-        ({"histories": {"a": [1.0]}, "baselines": {"b": -1}, "log": True}, ValueError, r"baselines\['b'\]: expected"),
-        ({"histories": {"a": [1.0]}, "ax": 3}, TypeError, "ax: expected matplotlib axes or None, got int 3"),
-        ({"histories": {"a": [1.0]}, "ylabel": None}, TypeError, "ylabel: expected a str, got None"),
-    ],
-)
-def test_loss_curves_refuse_bad_input_before_a_figure_is_made(
-    arguments: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        plots.loss_curves(**arguments)
-    assert not plt.get_fignums()
-
-
 # ---- gradient flow ----------------------------------------------------------------------------
 
 
@@ -113,28 +86,6 @@ def test_relative_flow_is_divided_by_the_last_value_above_zero_and_a_zero_leaves
     np.testing.assert_array_equal(ax.lines[1].get_ydata(), [0.2, np.nan, 1.0, np.nan])
     assert "divided by its last value" in ax.get_ylabel()
     assert "divided by its last value" not in plots.gradient_flow({"RNN": [1.0, 2.0]}).get_ylabel()
-
-
-@pytest.mark.parametrize("argument", ["quantity", "xlabel"])
-def test_an_axis_label_is_a_string(argument: str) -> None:
-    with pytest.raises(TypeError, match=f"^{argument}: expected a str, got int 3"):
-        plots.gradient_flow({"a": [1.0]}, **{argument: 3})
-    assert not plt.get_fignums()
-
-
-@pytest.mark.parametrize(
-    ("norms", "message"),
-    [
-        ({"a": [1.0, -1.0]}, r"norms\['a'\]: expected norms, at least 0 and not all 0"),
-        ({"a": [0.0, 0.0]}, r"norms\['a'\]: expected norms, at least 0 and not all 0"),
-        ({"a": [1.0, np.inf]}, r"norms\['a'\]: expected finite numbers, got inf at index \(1,\)"),
-        ({}, "norms: expected at least one curve"),
-    ],
-)
-def test_gradient_flow_refuses_what_is_no_norm(norms: dict[str, list[float]], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        plots.gradient_flow(norms)
-    assert not plt.get_fignums()
 
 
 # ---- gates ------------------------------------------------------------------------------------

@@ -158,23 +158,6 @@ def test_a_run_with_each_resumes_bit_for_bit(make: Any, tmp_path: Path) -> None:
         other.load(tmp_path / "run.npz")
 
 
-@pytest.mark.parametrize(
-    ("make", "name"),
-    [
-        (lambda: rl.Adagrad(epsilon=0), "epsilon"),
-        (lambda: rl.Adagrad(initial_sum=-1), "initial_sum"),
-        (lambda: rl.RMSProp(decay=1), "decay"),
-        (lambda: rl.RMSProp(epsilon=0), "epsilon"),
-        (lambda: rl.SGD(0.1, weight_decay=-1), "weight_decay"),
-        (lambda: rl.clip_by_value({"W": np.ones(2)}, 0), "limit"),
-        (lambda: rl.EarlyStopping(0), "patience"),
-    ],
-)
-def test_bad_numbers_are_refused(make: Any, name: str) -> None:
-    with refuses(ValueError, name):
-        make()
-
-
 # ---- the loss of yes-or-no questions ----------------------------------------------------------------
 
 
