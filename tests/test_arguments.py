@@ -141,7 +141,10 @@ def calls() -> Calls:
             "Trainer optimizer": (lambda optimizer: rl.Trainer(MODEL, optimizer), {"optimizer": rl.SGD(0.1)}),
             "Trainer.fit": (
                 rl.Trainer(copy_of(MODEL), rl.SGD(0.01)).fit,
-                {"batches": [rl.Batch(X, Y)], "steps": 1, "shuffle": True, "validation": rl.Batch(X, Y), "every": 1},
+                {
+                    **{"batches": [rl.Batch(X, Y)], "steps": 1, "shuffle": True},
+                    **{"validation": rl.Batch(X, Y), "every": 1, "progress": "line"},
+                },
             ),
             "Trainer.fit, epochs": (
                 rl.Trainer(copy_of(MODEL), rl.SGD(0.01)).fit,
@@ -497,6 +500,11 @@ REFUSED: dict[str, dict[str, Table]] = {
         "y": {ValueError: [Y[:-1], Y[:, :-1], Y[..., :1], RAGGED], TypeError: [Y[..., 0].astype(int)]},
         "mask": {ValueError: [~ONES, ONES[:, :2], RAGGED], TypeError: [ONES * 7]},
     },
+    "SequenceModel.save": {"path": {ValueError: ["model.pkl", "model", "."], TypeError: [None, 3, "", b"model.npz"]}},
+    "load": {
+        "path": {ValueError: ["model.pkl", "model", "."], TypeError: [None, 3, "", b"model.npz"]},
+        "cells": {TypeError: [3, ["LSTMCell"], [rl.Trainer]]},
+    },
     "SequenceModel.predict": {
         "x": {
             ValueError: [X[:0], X[:, :0], np.zeros(3), np.array(0.0), RAGGED],
@@ -553,6 +561,7 @@ REFUSED: dict[str, dict[str, Table]] = {
     "Trainer.fit": {
         "steps": {ValueError: [0, -1], TypeError: [1.5]},
         "batches": {ValueError: [[]], TypeError: [3, rl.Batch(X, Y)]},
+        "progress": {TypeError: [True]},
     },
     "GradientNormLogger()": {
         "every": {ValueError: [0], TypeError: [1.5]},
@@ -624,13 +633,14 @@ def test_a_value_that_cannot_be_is_refused_by_the_arguments_name(
     name: str, argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    MODEL.save("saved.npz")
     call, good = calls()[name]
     good = good | ({"lengths": None} if argument == "x" and "lengths" in good else {})  # which name x's axes too
     for error, values in REFUSED[name][argument].items():
         for value in values:
             with pytest.raises(error, match=rf"(?s)^{argument}(\[.*?\])?: expected .*got "):
                 call(**good | {argument: value})
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["saved.npz"]
 
 
 BATCH = rl.Batch(X, Y)

@@ -81,38 +81,6 @@ def test_a_direction_that_is_not_turned_back_is_caught() -> None:
         rl.check_gradients(Forgets(rl.GRUCell(D, H, rng=0)))
 
 
-@pytest.mark.parametrize("what", ["RNN", "LSTM", "GRU"])
-def test_a_stack_is_equal_to_pytorchs(what: str) -> None:
-    torch = pytest.importorskip("torch")
-    kind = {"RNN": rl.RNNCell, "LSTM": rl.LSTMCell, "GRU": rl.GRUCell}[what]
-    layers = [both(kind, D, H, H, 0), both(kind, 2 * H, H, H, 2)]
-    net = getattr(torch.nn, what)(D, H, num_layers=2, bidirectional=True, dtype=torch.float64)
-    weights = rl.interop.to_pytorch(layers[0]) | rl.interop.to_pytorch(layers[1], 1)
-    net.load_state_dict({name: torch.tensor(a) for name, a in weights.items()})
-    rng = np.random.default_rng(0)
-    x, d_h = rng.normal(size=(T, B, D)), rng.normal(size=(T, B, 2 * H))
-    inputs = torch.tensor(x, requires_grad=True)
-    outputs, final = net(torch.nn.utils.rnn.pack_padded_sequence(inputs, torch.tensor(LENGTHS), enforce_sorted=False))
-    padded, _ = torch.nn.utils.rnn.pad_packed_sequence(outputs)
-    (padded * torch.tensor(d_h)).sum().backward()
-    first = layers[0].forward(x, None, LENGTHS)
-    second = layers[1].forward(first.h, None, LENGTHS)
-    above = layers[1].backward(second, d_h)
-    assert above.x is not None
-    below = layers[0].backward(first, above.x)
-    assert relative_error(second.h, padded.detach().numpy()) < EXACT
-    h_n = (final[0] if what == "LSTM" else final).detach().numpy()
-    ours = [t.states[-1, 0] for tape in (first, second) for t in tape.tapes]
-    assert relative_error(np.stack(ours), h_n) < EXACT
-    assert relative_error(below.x, inputs.grad.numpy()) < EXACT
-    for n, grads in enumerate((below, above)):
-        for name, end in (("forward_cell", ""), ("backward_cell", "_reverse")):
-            W_h = grads.params[f"{name}.W_h"].mT.reshape(-1, H)
-            assert relative_error(W_h, getattr(net, f"weight_hh_l{n}{end}").grad.numpy()) < EXACT
-    again = rl.interop.from_pytorch(dict(net.named_parameters()), 1)
-    assert all((again.params[name] == p).all() for name, p in layers[1].params.items())
-
-
 # ---- in models --------------------------------------------------------------------------------------
 
 

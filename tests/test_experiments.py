@@ -299,18 +299,6 @@ def test_a_damaged_result_is_reported_and_computed_again(damage: str, tmp_path: 
     assert len(counted) == 2
 
 
-def test_a_write_that_fails_leaves_the_folder_without_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError("no space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", full)
-        with pytest.raises(OSError, match="no space"):
-            Runner(tmp_path)([TINY])
-    assert not list(tmp_path.rglob("*.json"))
-    assert Runner(tmp_path)([TINY])[0]["steps"] == 6
-
-
 def test_workers_compute_and_keep_the_same_numbers(tmp_path: Path, counted: list[Training]) -> None:
     pytest.importorskip("joblib.externals.loky", reason="several processes need the extra 'experiments'")
     runs = [replace(TINY, seed=seed) for seed in range(2)]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -255,12 +255,9 @@ def test_a_figure_shows_the_layer_and_the_parameter_that_is_asked_for() -> None:
         np.testing.assert_array_equal(ax.lines[0].get_ydata(), shown)
 
 
-@cache
-def failing_figures() -> dict[str, tuple[type[Exception], str, Callable[[Axes | None], Axes]]]:
-    """(error, argument, plot) of arguments of the right kind that leave nothing to draw, or ask for what is not there.
-
-    Where several curves are given, the first is good.
-    """
+def failing_figures() -> list[Any]:
+    """(error, argument, plot, its arguments): of the right kind, but they leave nothing to draw or ask for what is not
+    there. Where several curves are given, the first is good."""
     cell, tape, d_h = recorded(rl.LSTMCell)
     good, empty, repeated = logger_of(6, 6), rl.GradientNormLogger(), logger_of(6, 6)
     repeated.records *= 2
@@ -268,81 +265,58 @@ def failing_figures() -> dict[str, tuple[type[Exception], str, Callable[[Axes | 
     dead.set_bias("forget", -1000.0)
     still = lab.jacobian_decay(dead, dead.forward(tape.x))
     at_the_end, zeros = lab.memory_paths(dead, dead.forward(tape.x), d_h), lab.memory_paths(cell, tape, 0 * d_h)
-    terms, statistics = lab.distance_terms(cell, tape, d_h), lab.gate_statistics(cell, tape)
-    no_terms = lab.distance_terms(cell, tape, 0 * d_h)
+    terms, no_terms = lab.distance_terms(cell, tape, d_h), lab.distance_terms(cell, tape, 0 * d_h)
+    statistics = lab.gate_statistics(cell, tape)
     open_gates = replace(statistics, half_life=np.full(4, np.inf))
-    decay, cut = lab.jacobian_decay(cell, tape), lab.truncation(*model())
+    decay, cut = lab.jacobian_decay(cell, tape), {"a": lab.truncation(*model())}
     reach, nothing = np.zeros(T), np.full(T, -np.inf)
-    not_a_step: Any = {"a": "text"}
-    not_a_text: Any = {1: 3}
-    not_an_index: Any = 1.0
-    return {
-        "loss_curves": (ValueError, "histories['b']", lambda ax: plots.loss_curves({"a": [1], "b": []}, ax=ax)),
-        "gradient_flow": (ValueError, "norms['b']", lambda ax: plots.gradient_flow({"a": [1.0], "b": [0.0]}, ax=ax)),
-        "heatmap gate": (KeyError, "name", lambda ax: plots.gate_heatmap(tape, "update", ax=ax)),
-        "heatmap sequence": (IndexError, "sequence", lambda ax: plots.gate_heatmap(tape, "input", sequence=2, ax=ax)),
-        "heatmap sequence kind": (
-            TypeError,
-            "sequence",
-            lambda ax: plots.gate_heatmap(tape, "input", sequence=not_an_index, ax=ax),
-        ),
-        "heatmap event": (TypeError, "events", lambda ax: plots.gate_heatmap(tape, "input", events=not_a_step, ax=ax)),
-        "heatmap text": (
-            TypeError,
-            "events[1]",
-            lambda ax: plots.gate_heatmap(tape, "input", events=not_a_text, ax=ax),
-        ),
-        "heatmap time": (IndexError, "events", lambda ax: plots.gate_heatmap(tape, "input", events={T: ""}, ax=ax)),
-        "map": (ValueError, "logger", lambda ax: plots.gradient_norm_map(empty, ax=ax)),
-        "map of two trainings": (ValueError, "logger", lambda ax: plots.gradient_norm_map(repeated, ax=ax)),
-        "map state": (KeyError, "state", lambda ax: plots.gradient_norm_map(good, state="zz", ax=ax)),
-        "ratios": (ValueError, "loggers['b']", lambda ax: plots.gradient_ratios({"a": good, "b": empty}, ax=ax)),
-        "ratios layer": (IndexError, "layer", lambda ax: plots.gradient_ratios({"a": good}, layer=1, ax=ax)),
-        "parameters": (
-            ValueError,
-            "blocks['W_h[forget]']",
-            lambda ax: plots.parameter_norms(empty, ["W_h[forget]"], ax=ax),
-        ),
-        "block": (KeyError, "block", lambda ax: plots.parameter_norms(good, ["W_h[forget]", "W_h"], ax=ax)),
-        "paths": (ValueError, "paths", lambda ax: plots.memory_paths(zeros, ax=ax)),
-        "stacked paths": (ValueError, "paths", lambda ax: plots.memory_paths(zeros, stacked=True, ax=ax)),
-        "paths of one step": (ValueError, "paths", lambda ax: plots.memory_paths(at_the_end, ax=ax)),
-        "terms": (ValueError, "terms['b']", lambda ax: plots.distance_terms({"a": terms, "b": no_terms}, ax=ax)),
-        "terms block": (KeyError, "block", lambda ax: plots.distance_terms({"a": terms}, "zz", ax=ax)),
-        "truncation": (KeyError, "name", lambda ax: plots.truncation({"a": cut}, name="zz", ax=ax)),
-        "angle": (KeyError, "name", lambda ax: plots.truncation({"a": cut}, quantity="angle", name="zz", ax=ax)),
-        "singular_values": (IndexError, "sequence", lambda ax: plots.singular_values(decay, sequence=7, ax=ax)),
-        "singular_values of zeros": (ValueError, "decay", lambda ax: plots.singular_values(still, ax=ax)),
-        "connectivity": (
-            ValueError,
-            "log_norms['b']",
-            lambda ax: plots.connectivity({"a": reach, "b": nothing}, ax=ax),
-        ),
-        "connectivity event": (
-            IndexError,
-            "events",
-            lambda ax: plots.connectivity({"a": reach}, events={T: ""}, ax=ax),
-        ),
-        "half_lives": (
-            ValueError,
-            "statistics['b']",
-            lambda ax: plots.half_lives({"a": statistics, "b": open_gates}, ax=ax),
-        ),
-    }
+    gate = partial(plots.gate_heatmap, tape)
+    rows: list[tuple[type[Exception], str, Any, tuple[Any, ...], dict[str, Any]]] = [
+        (ValueError, "histories['b']", plots.loss_curves, ({"a": [1], "b": []},), {}),
+        (ValueError, "norms['b']", plots.gradient_flow, ({"a": [1.0], "b": [0.0]},), {}),
+        (KeyError, "name", gate, ("update",), {}),
+        (IndexError, "sequence", gate, ("input",), {"sequence": 2}),
+        (TypeError, "sequence", gate, ("input",), {"sequence": 1.0}),
+        (TypeError, "events", gate, ("input",), {"events": {"a": "text"}}),
+        (TypeError, "events[1]", gate, ("input",), {"events": {1: 3}}),
+        (IndexError, "events", gate, ("input",), {"events": {T: ""}}),
+        (ValueError, "logger", plots.gradient_norm_map, (empty,), {}),
+        (ValueError, "logger", plots.gradient_norm_map, (repeated,), {}),
+        (KeyError, "state", plots.gradient_norm_map, (good,), {"state": "zz"}),
+        (ValueError, "loggers['b']", plots.gradient_ratios, ({"a": good, "b": empty},), {}),
+        (IndexError, "layer", plots.gradient_ratios, ({"a": good},), {"layer": 1}),
+        (ValueError, "blocks['W_h[forget]']", plots.parameter_norms, (empty, ["W_h[forget]"]), {}),
+        (KeyError, "block", plots.parameter_norms, (good, ["W_h[forget]", "W_h"]), {}),
+        (ValueError, "paths", plots.memory_paths, (zeros,), {}),
+        (ValueError, "paths", plots.memory_paths, (zeros,), {"stacked": True}),
+        (ValueError, "paths", plots.memory_paths, (at_the_end,), {}),
+        (ValueError, "terms['b']", plots.distance_terms, ({"a": terms, "b": no_terms},), {}),
+        (KeyError, "block", plots.distance_terms, ({"a": terms}, "zz"), {}),
+        (ValueError, "quantity", plots.truncation, (cut,), {"quantity": "length"}),
+        (KeyError, "name", plots.truncation, (cut,), {"name": "zz"}),
+        (KeyError, "name", plots.truncation, (cut,), {"quantity": "angle", "name": "zz"}),
+        (IndexError, "sequence", plots.singular_values, (decay,), {"sequence": 7}),
+        (ValueError, "decay", plots.singular_values, (still,), {}),
+        (ValueError, "log_norms['b']", plots.connectivity, ({"a": reach, "b": nothing},), {}),
+        (IndexError, "events", plots.connectivity, ({"a": reach},), {"events": {T: ""}}),
+        (ValueError, "statistics['b']", plots.half_lives, ({"a": statistics, "b": open_gates},), {}),
+    ]
+    return [pytest.param(*row, id=f"{getattr(row[2], '__name__', 'gate_heatmap')} {row[1]} {row[4]}") for row in rows]
 
 
-@pytest.mark.parametrize("name", failing_figures())
-def test_a_plot_that_fails_leaves_no_figure_and_nothing_on_the_axes_it_was_given(name: str) -> None:
-    error, argument, draw = failing_figures()[name]
+@pytest.mark.parametrize(("error", "argument", "plot", "given", "named"), failing_figures())
+def test_a_plot_that_fails_leaves_no_figure_and_nothing_on_the_axes_it_was_given(
+    error: type[Exception], argument: str, plot: Any, given: tuple[Any, ...], named: dict[str, Any]
+) -> None:
     wanted = rf"""^["']?{re.escape(argument)}: expected .*got """  # a KeyError quotes its message
     with pytest.raises(error, match=wanted):
-        draw(None)
+        plot(*given, **named)
     assert not plt.get_fignums()
-    figure, given = plt.subplots()
+    figure, ax = plt.subplots()
     with pytest.raises(error, match=wanted):
-        draw(given)
-    assert not given.has_data()
-    assert figure.axes == [given]
+        plot(*given, ax=ax, **named)
+    assert not ax.has_data()
+    assert figure.axes == [ax]
 
 
 def test_a_gradient_that_stays_at_the_last_step_is_no_line_but_has_shares() -> None:

@@ -320,12 +320,3 @@ def test_the_laboratory_follows_each_row_to_its_end(cell_class: Any) -> None:
     assert statistics.mean.shape == longest.mean.shape
     k = cell.gate_names.index(statistics.gate_names[0])
     assert relative_error(statistics.mean[0], tape.gates[k][alive_of(LENGTHS)].mean(axis=0)) < EXACT
-
-
-def test_truncation_to_the_whole_length_is_the_full_gradient() -> None:
-    rng = np.random.default_rng(0)
-    batch = rl.Batch(rng.normal(size=(T, B, D)), rng.normal(size=(B, O)), lengths=LENGTHS)
-    result = lab.truncation(stack(), batch, [1, T])
-    assert result.relative_error["all"][1] < EXACT
-    assert result.relative_error["all"][0] > 0.01
-    assert rl.diagnose(stack(), batch).ok

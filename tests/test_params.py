@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -119,18 +118,6 @@ def test_a_learners_attributes_are_kept_shape_letters_among_them() -> None:
     tape = cell.forward(np.ones((5, 4, 2)))
     cell.backward(tape, np.ones((5, 4, 3)))
     assert (cell.before, cell.calls, cell.B, cell.cache.shape) == (1, 5, 4, (1, 4, 3))
-
-
-@pytest.mark.parametrize("again", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
-def test_copies_and_pickles_have_parameters_of_their_own(again: Any) -> None:
-    model = make_model()
-    other = again(model)
-    for name, p in model.params.items():
-        assert np.array_equal(other.params[name], p)
-        assert not np.shares_memory(other.params[name], p)
-    other.cells[1].W_h = np.zeros((4, 4, 4))
-    assert other.params["cells.1.W_h"] is other.cells[1].W_h
-    assert model.cells[1].W_h.any()
 
 
 def test_tapes_and_batches_are_equal_to_themselves_alone_and_print_on_one_line() -> None:

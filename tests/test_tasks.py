@@ -235,14 +235,6 @@ def test_text_is_read_as_a_ring_each_row_from_its_own_place() -> None:
             assert task.decode(batch.y[:, b]) == expected[1:]
 
 
-def test_consecutive_batches_join() -> None:
-    task = tasks.char_text(ALPHABET_TEXT, T=7, batch_size=4)
-    for n in range(60):  # more than once around the ring
-        np.testing.assert_array_equal(task.batch(n).y[-1], task.batch(n + 1).x[0])
-    for batch, n in zip(task, range(3), strict=False):
-        np.testing.assert_array_equal(batch.x, task.batch(n).x)
-
-
 def test_encode_and_decode_are_inverse_over_any_alphabet() -> None:
     text = "Ünïcode — naïve 漢字 \n\t" * 40
     task = tasks.char_text(text, T=4, batch_size=2)

@@ -98,12 +98,6 @@ def test_two_fits_are_one_of_as_many_steps_bit_for_bit(make: Any, optimizer: Any
     assert_same(halves.state, whole.state)
 
 
-def test_training_lowers_the_loss() -> None:
-    model, task = writer()
-    history = rl.Trainer(model, rl.Adam(0.02), carry_state=True).fit(task, 200)
-    assert np.mean(history.loss[-20:]) < 0.7 * np.mean(history.loss[:5])
-
-
 def test_carry_state_joins_the_chunks_of_a_text() -> None:
     """With a learning rate of 0 the chunks are one forward pass over the text, each chunk's gradient its own."""
     model, task = writer()
@@ -123,16 +117,6 @@ def test_carry_state_joins_the_chunks_of_a_text() -> None:
     assert trainer.state is not None
     for state, whole in zip(trainer.state, (tape_0, tape_1), strict=True):
         assert relative_error(state, whole.states[-1]) <= 1e-14
-
-
-def test_without_carry_state_each_batch_starts_from_zeros() -> None:
-    model, task = writer()
-    seen: list[Any] = []
-    rl.Trainer(model, rl.SGD(0.1), callbacks=[lambda t: seen.append(t.last)]).fit(task, 3)
-    assert len(seen) == 3
-    for last in seen:
-        for tape in last.tapes:
-            assert not tape.states[0].any()
 
 
 def test_callbacks_are_called_in_order_after_each_update() -> None:
@@ -262,26 +246,6 @@ def test_an_overflow_is_an_error_that_names_the_step_and_leaves_everything_as_it
     ):
         trainer.fit(task, 1)
     assert_same(snapshot(trainer), before)
-
-
-@pytest.mark.parametrize("make", [lambda: rl.Adam(0.01), lambda: rl.SGD(0.1, momentum=0.9)])
-def test_float32_stays_float32(make: Any) -> None:
-    task = rl.tasks.adding(6, batch_size=4)
-    cells = [rl.LSTMCell(2, 5, rng=0, dtype=np.float32), rl.FourGateLSTMCell(5, 3, rng=1, dtype=np.float32)]
-    model = rl.SequenceModel(cells, rl.Dense(3, 1, rng=2, dtype=np.float32), task.loss)
-    trainer = rl.Trainer(model, make(), clip_norm=0.01, carry_state=True)
-    trainer.fit(task, 3)
-    assert trainer.state is not None
-    assert trainer.last is not None
-    arrays = [*model.params.values(), *trainer.state, *trainer.last.grads.values()]
-    assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
-
-
-def test_progress_is_a_label() -> None:
-    model, task = adder()
-    number: Any = True
-    with pytest.raises(TypeError, match=r"^progress: expected a label, got "):
-        rl.Trainer(model, rl.SGD(0.1)).fit(task, 4, progress=number)
 
 
 def test_progress_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
