@@ -227,11 +227,11 @@ class GradientNormLogger:
         """
         records = [
             {
-                "step": record.step,
-                "lengths": [{name: len(norms) for name, norms in layer.items()} for layer in record.norms],
-                "params": record.params,
+                "step": r.step,
+                "lengths": [{s: len(n) for s, n in layer.items()} for layer in r.norms],
+                "params": r.params,
             }
-            for record in self.records
+            for r in self.records
         ]
         settings = {"every": self.every, "vanishing": self.vanishing, "exploding": self.exploding}
         norms = [norms for record in self.records for layer in record.norms for norms in layer.values()]

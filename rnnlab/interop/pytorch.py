@@ -41,26 +41,18 @@ class SequenceNet(torch.nn.Module):
             arrays = [item for n, cell in enumerate(stack) for item in to_pytorch(cell, n).items()]
             first = stack[0].forward_cell if isinstance(stack[0], Bidirectional) else stack[0]
             options: dict[str, Any] = {"nonlinearity": first.activation} if isinstance(first, RNNCell) else {}
+            options |= {"num_layers": len(stack), "bidirectional": first is not stack[0], "bias": first.bias}
             module = getattr(torch.nn, type(first).__name__.removesuffix("Cell"))
-            layer = module(
-                first.input_size,
-                first.hidden_size,
-                num_layers=len(stack),
-                bias=first.bias,
-                bidirectional=first is not stack[0],
-                dtype=dtype,
-                **options,
-            )
+            layer = module(first.input_size, first.hidden_size, dtype=dtype, **options)
             layer.load_state_dict({name: _tensor(array) for name, array in arrays})
             for name, bias in layer.named_parameters():
                 if name.startswith("bias_hh"):
                     self._keep_one_bias(bias, first)
             self.layers.append(layer)
-        self.readout = torch.nn.Linear(
-            model.readout.input_size, model.readout.output_size, model.readout.bias, dtype=dtype
-        )
-        bias = {"bias": _tensor(model.readout.b[0])} if model.readout.bias else {}
-        self.readout.load_state_dict({"weight": _tensor(model.readout.W.T)} | bias)
+        above = model.readout
+        self.readout = torch.nn.Linear(above.input_size, above.output_size, above.bias, dtype=dtype)
+        bias = {"bias": _tensor(above.b[0])} if above.bias else {}
+        self.readout.load_state_dict({"weight": _tensor(above.W.T)} | bias)
 
     @staticmethod
     def _keep_one_bias(bias: Any, cell: Cell) -> None:
@@ -133,8 +125,7 @@ def run_layer(module: Any, x: Any, state: Any = None) -> tuple[Any, Any]:
 
     Parameters
     ----------
-    module
-        The layer, of any depth, in one direction or two, with or without biases; dropout is not applied.
+    module : the layer, of any depth, in one direction or two, with or without biases; dropout is not applied
     x, state
         What the module takes: a tensor, batch-first where the module is, or of one sequence (T, D), or a
         PackedSequence; and its initial state.

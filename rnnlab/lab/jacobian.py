@@ -98,8 +98,12 @@ def jacobian_products(cell: Cell, tape: Tape, start: int = 0, end: int | None = 
     An iterator over `JacobianProduct`s. Raises TypeError or ValueError for another span.
     """
     start, end = span(cell, tape, start, end)
-    units = _unit_vectors(cell, tape.states.shape[2])
-    for first, (grads,), log_scale in backward_in_blocks([cell], [slice_time(tape, start, end)], units):
+    return _products(cell, slice_time(tape, start, end), start)
+
+
+def _products(cell: Cell, tape: Tape, start: int) -> Iterator[JacobianProduct]:
+    units, end = _unit_vectors(cell, tape.states.shape[2]), start + len(tape.x)
+    for first, (grads,), log_scale in backward_in_blocks([cell], [tape], units):
         matrices = _matrices(grads.states[:-1].reshape(-1, *units.shape))
         for t, matrix in reversed(list(enumerate(matrices, start + first))):
             largest = np.abs(matrix).max(axis=(1, 2))

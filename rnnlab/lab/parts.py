@@ -35,7 +35,10 @@ def distance_gradients(cell: Cell, tape: Tape, d_h: Array, d_state: Array | None
     An iterator over dicts of gradients, named and shaped like `cell.params`. Errors as in `Cell.backward`.
     """
     check_cell(cell, tape)
-    d_states = outside_gradients(cell, tape, d_h, d_state)[1:]
+    return _distances(cell, tape, outside_gradients(cell, tape, d_h, d_state)[1:])
+
+
+def _distances(cell: Cell, tape: Tape, d_states: Array) -> Iterator[Arrays]:
     times = np.arange(len(d_states))
     for _ in range(len(d_states)):
         some = (times >= 0) & d_states.any(axis=(1, 2, 3))

@@ -135,9 +135,8 @@ def resets_differ(cell: Cell, x: Any, h: Any) -> Verdict:
     if not h.any():
         return Verdict(False, f"{text}: an old state of 0 leaves nothing to reset")
     if np.ptp(r) < 0.2:
-        return Verdict(
-            False, f"{text}: r = {r.round(2)} scales all units alike, which goes through a product unchanged"
-        )
+        text += f": r = {r.round(2)} scales all units alike, which goes through a product unchanged"
+        return Verdict(False, text)
     return Verdict(False, f"{text}: r = {r.round(2)} differs enough; choose an h that W_h mixes more")
 
 

@@ -40,19 +40,20 @@ class StepExplanation:
         return {line.name: line.value[0] for line in (*self.forward, *self.backward)}
 
     def __str__(self) -> str:
-        parts = [("forward", self.forward), ("backward", self.backward)]
-        return "\n".join(
-            f"{self.cell}: one step {title}\n" + "\n".join(self._plain(line) for line in lines)
-            for title, lines in parts
-            if lines
-        )
+        width = max(len(one.name) for one in (*self.forward, *self.backward))
+        text = []
+        for title, lines in self._passes():
+            text.append(f"{self.cell}: one step {title}")
+            for line in lines:
+                parts = enumerate(self._parts(line, False))
+                text += [f"    {'' if n else line.name:{width}} = {part}" for n, part in parts]
+        return "\n".join(text)
 
     __repr__ = __str__
 
-    def _plain(self, line: Line) -> str:
-        width = max(len(one.name) for one in (*self.forward, *self.backward))
-        parts = enumerate(self._parts(line, False))
-        return "\n".join(f"    {'' if n else line.name:{width}} = {part}" for n, part in parts)
+    def _passes(self) -> list[tuple[str, tuple[Line, ...]]]:
+        """The passes that were explained, by name."""
+        return [(name, lines) for name, lines in (("forward", self.forward), ("backward", self.backward)) if lines]
 
     def _parts(self, line: Line, tex: bool) -> list[str]:
         """Formula, formula with numbers, value: the same text twice in a row stands once."""
@@ -64,11 +65,10 @@ class StepExplanation:
 
     def _repr_latex_(self) -> str:
         blocks = []
-        for title, lines in (("forward", self.forward), ("backward", self.backward)):
+        for title, lines in self._passes():
             rows = [rf"{label(line.name, True)} &= " + r" \\ &= ".join(self._parts(line, True)) for line in lines]
-            if rows:
-                heading = rf"\text{{{self.cell}, one step {title}}} & \\"
-                blocks.append("$$\\begin{aligned}\n" + heading + "\n" + " \\\\\n".join(rows) + "\n\\end{aligned}$$")
+            heading = rf"\text{{{self.cell}, one step {title}}} & \\"
+            blocks.append("$$\\begin{aligned}\n" + heading + "\n" + " \\\\\n".join(rows) + "\n\\end{aligned}$$")
         return "\n\n".join(blocks)
 
 
@@ -166,9 +166,8 @@ def number(value: npt.ArrayLike, tex: bool) -> str:
     if np.atleast_2d(value).shape[0] > 4:
         rows.append(["…"])
     if tex:
-        return (
-            r"\begin{pmatrix}" + r" \\ ".join(" & ".join(row) for row in rows).replace("…", r"\dots") + r"\end{pmatrix}"
-        )
+        inside = r" \\ ".join(" & ".join(row) for row in rows).replace("…", r"\dots")
+        return rf"\begin{{pmatrix}}{inside}\end{{pmatrix}}"
     return "[" + "; ".join(" ".join(row) for row in rows) + "]"
 
 
@@ -183,19 +182,14 @@ def explain_step(
 
     Parameters
     ----------
-    cell : Cell
-        Best with D = H = 2: matrices are written out, up to four rows and columns.
-    x : (D,) or (1, D)
-        The input of the step.
-    state : (S, H) or (S, 1, H), optional
-        What enters the step; zeros where it is left out.
-    d_next : (S, H) or (S, 1, H), optional
-        dL/dstate_t, one row for each state part. With it the derivatives are explained as well.
+    cell : best with D = H = 2: matrices are written out, up to four rows and columns
+    x : (D,) or (1, D), the input of the step
+    state : (S, H) or (S, 1, H), what enters the step; None for zeros
+    d_next : (S, H) or (S, 1, H), dL/dstate_t, for its derivatives as well
 
     Returns
     -------
-    StepExplanation
-        `print` it in a terminal; a notebook typesets it.
+    `StepExplanation`: `print` it in a terminal; a notebook typesets it.
 
     Raises
     ------

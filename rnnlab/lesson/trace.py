@@ -61,37 +61,33 @@ class Trace:
             self.formulas = statement.value.elts
             self.returned = [evaluate(formula, self.known) for formula in self.formulas]
             return
-        before = dict(self.known)
+        self.before = dict(self.known), dict(self.labels)  # all values are computed before any name is replaced
         exec(compile(ast.Module([statement], []), "<step>", "exec"), self.known)
         if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-            self._assigned(statement.targets[0], statement.value, before)
+            self._assigned(statement.targets[0], statement.value)
         elif isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
             old = ast.Name(statement.target.id, ast.Load())
-            self._assigned(statement.target, ast.BinOp(old, statement.op, statement.value), before)
+            self._assigned(statement.target, ast.BinOp(old, statement.op, statement.value))
 
-    def _assigned(self, target: ast.expr, value: ast.expr, before: dict[str, Any]) -> None:
+    def _assigned(self, target: ast.expr, value: ast.expr) -> None:
         """Take tuples apart: one line for each name, and for each gate where an array holds all gates."""
         if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-            labels = dict(self.labels)  # all of them are computed before any is replaced
             for one, its in zip(target.elts, value.elts, strict=True):
-                self._assigned(one, its, before | {"__labels__": labels})
+                self._assigned(one, its)
         elif isinstance(target, ast.Tuple):
             role = self.roles.get(value.id, "") if isinstance(value, ast.Name) else ""
             for n, one in enumerate(target.elts):
                 if isinstance(one, ast.Name) and one.id != "_":
-                    self._line(one.id, None if role not in ("", "a") else value, before, n, len(target.elts), role)
+                    self._line(one.id, None if role not in ("", "a") else value, n, len(target.elts), role)
         elif isinstance(target, ast.Name) and target.id != "_" and not isinstance(value, ast.Tuple):
             result = self.known[target.id]
             if np.ndim(result) == 3 and len(result) == len(self.gates):
                 for n in range(len(self.gates)):
-                    self._line(target.id, value, before, n, len(self.gates))
+                    self._line(target.id, value, n, len(self.gates))
             elif isinstance(result, np.ndarray):
-                self._line(target.id, value, before, None, 1)
+                self._line(target.id, value)
 
-    def _line(
-        self, code: str, formula: ast.expr | None, before: dict[str, Any], n: int | None, items: int, role: str = ""
-    ) -> None:
-        labels = before.get("__labels__", dict(self.labels))
+    def _line(self, code: str, formula: ast.expr | None, n: int | None = None, items: int = 1, role: str = "") -> None:
         label, state = self.labels.get(code, code), self.cell.state_names
         if role == "prev":
             label = f"{code}_{{t-1}}"
@@ -109,7 +105,7 @@ class Trace:
         value = self.known[code]
         if value.ndim == 3 and n is not None:
             value, label = value[n], f"{label}[{self.gates[n]}]"
-        self.lines.append(Line(label, formula, value, before, labels, n, items))
+        self.lines.append(Line(label, formula, value, *self.before, n, items))
 
 
 def _pre_activations(tree: ast.FunctionDef) -> list[str]:

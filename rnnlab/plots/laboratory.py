@@ -143,21 +143,21 @@ def memory_paths(paths: MemoryPaths, *, stacked: bool = False, ax: Axes | None =
 
 def _path_norms(paths: MemoryPaths, ax: Axes | None) -> Axes:
     norms, t = paths.norms(), np.arange(len(paths.total))
-    shown = {name: np.where(part > 1e-14 * norms["total"], part, np.nan) for name, part in norms.items()}
-    once = [name for name, part in shown.items() if np.isfinite(part).sum() == 1]
-    points = {_path_label(name): (t, part) for name, part in shown.items() if name not in once}
-    colours = {name: style.PATH_COLOURS.get(name, style.GREY) for name in shown}
-    looks = {
-        _path_label(name): {"color": c, "linewidth": 2.5 if name == "total" else 1.5} for name, c in colours.items()
-    }
+    points, looks, once = {}, {}, {}
+    for name, part in norms.items():
+        label, colour = _path_label(name), style.PATH_COLOURS.get(name, style.GREY)
+        drawn = np.flatnonzero((part > 1e-14 * norms["total"]) & np.isfinite(part))
+        if len(drawn) == 1:
+            once[label] = (float(drawn[0]), float(part[drawn[0]])), colour
+        else:
+            points[label] = t, np.where(np.isin(t, drawn), part, np.nan)
+            looks[label] = {"color": colour, "linewidth": 2.5 if name == "total" else 1.5}
     xlabel, ylabel = "time step t (the loss is read at the right end)", "norm of the part of dL/dmemory$_t$"
     ax = curves(ax, points, styles=looks, side="left", log=True, start=0, xlabel=xlabel, ylabel=ylabel)
-    for name in once:  # one point, such as a loss read once: named where it stands
-        (at,) = np.flatnonzero(np.isfinite(shown[name]))
-        place, colour = (float(at), float(shown[name][at])), colours[name]
+    for label, (place, colour) in once.items():  # such as a loss read once: named where it stands
         ax.plot(*place, "o", color=colour, clip_on=False, zorder=3)
         look: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "color": colour, "fontsize": style.SIZE}
-        ax.annotate(_path_label(name), xy=place, xytext=(-8, 8), **look)
+        ax.annotate(label, xy=place, xytext=(-8, 8), **look)
     return ax
 
 

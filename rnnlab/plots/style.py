@@ -205,19 +205,10 @@ def direct_labels(ax: Axes, lines: Sequence[Line2D], side: str = "right") -> Non
     heights[order] = spread(heights[order], 1.25 * SIZE / points)
     outside, align = (1.03, "left") if end else (-0.03, "right")
     connector = {"arrowstyle": "-", "linewidth": 1.5, "shrinkA": 1, "shrinkB": 0, "relpos": (0 if end else 1, 0.5)}
+    look: dict[str, Any] = {"color": BLACK, "fontsize": SIZE, "ha": align, "va": "center", "annotation_clip": False}
     for line, xy, height in zip(lines, ends, heights, strict=True):
-        ax.annotate(
-            str(line.get_label()),
-            xy,
-            (outside, float(height)),
-            textcoords="axes fraction",
-            arrowprops=connector | {"color": line.get_color()},
-            annotation_clip=False,
-            color=BLACK,
-            fontsize=SIZE,
-            ha=align,
-            va="center",
-        )
+        wire, place = connector | {"color": line.get_color()}, (outside, float(height))
+        ax.annotate(str(line.get_label()), xy, place, textcoords="axes fraction", arrowprops=wire, **look)
 
 
 def legend(ax: Axes, **arguments: Any) -> None:
