@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -45,6 +46,21 @@ def relative_error(found: Any, exact: Any) -> float:
     found, exact = np.asarray(found), np.asarray(exact)
     assert found.shape == exact.shape
     return float(np.abs(found - exact).max() / np.abs(exact).max())
+
+
+def largest(ours: Any, theirs: Any) -> float:
+    """max |ours - theirs|, relative to the largest of theirs where that is above 1."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    return float(np.abs(ours - theirs).max() / max(1.0, np.abs(theirs).max()))
+
+
+def needs(*modules: str) -> Any:
+    """The module, or all of them; the test is skipped by name where one is not installed."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is first imported
+    reason = "{} is not installed; it comes with the extra `interop`"
+    found = [pytest.importorskip(name, reason=reason.format(name)) for name in modules]
+    return found if len(found) > 1 else found[0]
 
 
 def refuses(error: type[Exception], argument: str) -> Any:

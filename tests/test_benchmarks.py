@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-from benchmarks import compare, models, peers
-from benchmarks.models import Shape
+
+from tests.benchmarks import compare, models, peers
+from tests.benchmarks.models import Shape
 
 SMALL, TEXT = Shape(6, 3, 4, 5), Shape(6, 3, 4, 5, text=True)
 

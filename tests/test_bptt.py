@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import reference
-from cases import each_cell, random_case, random_cell, relative_error
 
 import rnnlab as rl
+from tests import reference
+from tests.cases import each_cell, random_case, random_cell, relative_error
 
 
 @each_cell

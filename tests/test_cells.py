@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference
-from cases import each_cell, random_case, random_cell, refuses, relative_error
 
 import rnnlab as rl
+from tests import reference
+from tests.cases import each_cell, random_case, random_cell, refuses, relative_error
 
 SIZES = [(1, 1, 1, 1), (1, 3, 2, 4), (5, 1, 3, 3), (7, 3, 4, 2)]
 GATES = {

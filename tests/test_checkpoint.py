@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faults import damaged_files, interrupts_at_lines, kills, moment, run, timed_interrupts
 
 import rnnlab as rl
 from rnnlab.files import read_arrays, write_arrays
+from tests.faults import damaged_files, interrupts_at_lines, kills, moment, run, timed_interrupts
 
 
 def adder(optimizer: Any = None, **options: Any) -> tuple[rl.Trainer, rl.tasks.Task]:

@@ -5,18 +5,13 @@ import re
 from itertools import pairwise
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 import rnnlab as rl
+from tests.cases import each_cell
 
-CELLS = [rl.RNNCell, rl.LSTMCell, rl.GRUCell, rl.GRUResetBeforeCell, rl.FourGateLSTMCell]
-each_cell = pytest.mark.parametrize("kind", CELLS, ids=lambda kind: kind.__name__)
 X, STATE = [0.7, -1.2], [[0.4, -0.3], [0.9, -0.8]]
 
 
@@ -41,8 +36,8 @@ def test_every_number_of_an_lstm_step_equals_the_scalar_arithmetic() -> None:
 
 
 @each_cell
-def test_backward_agrees_with_central_differences_of_the_forward_lines(kind: Any) -> None:
-    cell, S = kind(2, 2, rng=1), len(kind.state_names)
+def test_backward_agrees_with_central_differences_of_the_forward_lines(cell_class: Any) -> None:
+    cell, S = cell_class(2, 2, rng=1), len(cell_class.state_names)
     d_next = np.array([[1.0, -2.0], [0.5, 3.0]])[:S]
     values = explained(cell, d_next).values
 
@@ -73,9 +68,9 @@ def arithmetic(text: str) -> Any:
 
 
 @each_cell
-def test_the_printed_numbers_give_the_printed_result(kind: Any) -> None:
-    cell = kind(2, 2, rng=1)
-    text = str(explained(cell, np.ones((len(kind.state_names), 2))))
+def test_the_printed_numbers_give_the_printed_result(cell_class: Any) -> None:
+    cell = cell_class(2, 2, rng=1)
+    text = str(explained(cell, np.ones((len(cell_class.state_names), 2))))
     lines = [line.strip() for line in text.splitlines()]
     checked = 0
     for before, after in pairwise(lines):
@@ -173,11 +168,11 @@ def texts(ax: Any) -> list[str]:
 
 
 @each_cell
-def test_a_diagram_shows_each_gate_and_the_numbers_of_the_step(kind: Any) -> None:
-    cell = kind(2, 2, rng=0)
-    ax = rl.plots.cell_diagram(cell, X, STATE[: len(kind.state_names)])
+def test_a_diagram_shows_each_gate_and_the_numbers_of_the_step(cell_class: Any) -> None:
+    cell = cell_class(2, 2, rng=0)
+    ax = rl.plots.cell_diagram(cell, X, STATE[: len(cell_class.state_names)])
     step, shown = explained(cell), texts(ax)
-    for name in (*step.gates, *(f"{s}_t" for s in kind.state_names)):
+    for name in (*step.gates, *(f"{s}_t" for s in cell_class.state_names)):
         assert " ".join(f"{v:z.2f}" for v in step.values[name]) in shown, name
     assert all(text.get_fontsize() >= 11 for text in ax.texts if text.get_text())
     plt.close("all")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import each_cell, random_case, random_cell, refuses
 
 import rnnlab as rl
 from rnnlab.gradnorm import Alarm, block_norms, log10_rate, log10_ratio, state_norms
+from tests.cases import each_cell, random_case, random_cell, refuses
 
 
 def lstm_without_weights(forget_bias: float, T: int) -> tuple[rl.Cell, rl.Tape, rl.Gradients]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import each_cell, refuses
 
 import rnnlab as rl
+from tests.cases import each_cell, refuses
 
 
 @pytest.mark.parametrize(("name", "bound"), [("uniform", 1 / math.sqrt(300)), ("glorot", math.sqrt(6 / (200 + 300)))])

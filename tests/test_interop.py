@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import random_cell, refuses
 
 import rnnlab as rl
 from rnnlab import interop
+from tests.cases import random_cell, refuses
 
 D, H = 3, 4
 READ: dict[str, Callable[..., rl.Cell]] = {

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cases import MinimalGatedUnit, random_cell, refuses
 
 import rnnlab as rl
 from rnnlab import interop
-
-os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is first imported
+from tests.cases import MinimalGatedUnit, largest, needs, random_cell, refuses
 
 T, B, D, O = 7, 3, 4, 2  # noqa: E741 - O is the shape letter
 KERAS_MATMUL = 1e-6  # keras.ops.matmul computes in float32 on the torch backend, whatever it is given (keras #23223)
@@ -50,26 +47,17 @@ def data(model: rl.SequenceModel, labels: bool = False) -> tuple[Any, Any]:
     return x, rng.integers(O, size=(T, B))
 
 
-def largest(found: Any, ours: Any) -> float:
-    """max |found - ours|, relative to the largest of ours where that is above 1."""
-    found, ours = np.asarray(found), np.asarray(ours)
-    assert found.shape == ours.shape
-    return float(np.abs(found - ours).max() / max(1.0, np.abs(ours).max()))
-
-
 def single(value: Any) -> Any:
     return value if value.dtype == np.int64 else value.astype(np.float32)
-
-
-def needs(*modules: str) -> list[Any]:
-    return [pytest.importorskip(m, reason=f"{m} is not installed; it comes with the extra `interop`") for m in modules]
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-12), (np.float32, 1e-6)])
 @pytest.mark.parametrize("labels", [False, True])
-def test_pytorch(name: str, dtype: Any, bound: float, labels: bool) -> None:
-    (torch,) = needs("torch")
+def test_a_model_in_pytorch_has_our_outputs_loss_and_gradients_and_comes_back(
+    name: str, dtype: Any, bound: float, labels: bool
+) -> None:
+    torch = needs("torch")
     model = MODELS[name]().astype(dtype)
     x, y = data(model, labels)
     net = interop.to_pytorch(model)
@@ -97,7 +85,7 @@ def test_pytorch(name: str, dtype: Any, bound: float, labels: bool) -> None:
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
 def test_training_continues_in_pytorch_where_it_stood(kind: type[rl.Cell], name: str) -> None:
     """20 steps here and 20 there are the 40 steps here: every loss, and every weight in the end."""
-    (torch,) = needs("torch")
+    torch = needs("torch")
     task = rl.tasks.adding(6, batch_size=8)
     model = rl.SequenceModel([kind(2, 5, rng=0), kind(5, 5, rng=2)], rl.Dense(5, 1, rng=1), task.loss)
     rl.Trainer(model, rl.Adam(0.01)).fit(task, 20)
@@ -119,7 +107,7 @@ def test_training_continues_in_pytorch_where_it_stood(kind: type[rl.Cell], name:
 
 
 @pytest.mark.parametrize("name", [*MODELS, *RESET_BEFORE])
-def test_keras(name: str) -> None:
+def test_a_model_in_keras_has_our_outputs_and_comes_back(name: str) -> None:
     torch, _ = needs("torch", "keras")
     model = (MODELS | RESET_BEFORE)[name]()
     x, _ = data(model)
@@ -135,7 +123,9 @@ def test_keras(name: str) -> None:
 @pytest.mark.parametrize("name", [*MODELS, *RESET_BEFORE])
 @pytest.mark.parametrize("labels", [False, True])
 @pytest.mark.parametrize("carry_state", [False, True])
-def test_onnx(tmp_path: Path, name: str, labels: bool, carry_state: bool) -> None:
+def test_a_model_as_a_graph_has_our_outputs_and_final_states(
+    tmp_path: Path, name: str, labels: bool, carry_state: bool
+) -> None:
     onnx, ort = needs("onnx", "onnxruntime")
     model, path = (MODELS | RESET_BEFORE)[name](), tmp_path / "model.onnx"
     x, _ = data(model, labels)

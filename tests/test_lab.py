@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CELLS, MinimalGatedUnit, random_case, random_cell, refuses, relative_error
 
 import rnnlab as rl
 from rnnlab import lab
+from tests.cases import CELLS, MinimalGatedUnit, random_case, random_cell, refuses, relative_error
 
 STEP = 1e-30
 

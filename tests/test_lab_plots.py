@@ -9,13 +9,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from cases import random_case, random_cell
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
 import rnnlab as rl
 from rnnlab import lab, plots
 from rnnlab.plots.style import shade
+from tests.cases import random_case, random_cell
 
 T = 9
 

@@ -69,7 +69,7 @@ def test_check_gradients_of_a_cell_takes_lengths(lengths: Any) -> None:
 
 @every_pattern
 @pytest.mark.parametrize("y", ["each step", "one answer"])
-def test_check_gradients_of_a_stack(lengths: Any, y: str) -> None:
+def test_the_gradients_of_a_stack_are_right_under_lengths(lengths: Any, y: str) -> None:
     rng = np.random.default_rng(0)
     target = rng.normal(size=(T, B, O) if y == "each step" else (B, O))
     report = rl.check_gradients(stack(), rl.Batch(rng.normal(size=(T, B, D)), target, lengths=lengths))
@@ -258,7 +258,7 @@ def test_one_sequence_without_a_batch_is_refused_where_it_can_be_told() -> None:
     assert cell.forward(np.ones((T, D), int)).x.shape == (T, D)  # labels, of D sequences: the docstring says so
 
 
-def test_pad() -> None:
+def test_pad_puts_each_sequence_into_its_column_and_refuses_what_does_not_join() -> None:
     x, lengths = rl.pad([np.ones((2, 3)), 2 * np.ones((4, 3)), 3 * np.ones((1, 3))])
     assert x.shape == (4, 3, 3)
     assert lengths.tolist() == [2, 4, 1]

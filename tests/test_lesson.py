@@ -5,10 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
@@ -19,6 +15,7 @@ import rnnlab as rl
 from rnnlab.lesson import claims, exercises, figure, mathml
 from rnnlab.lesson.knob import Knob
 from rnnlab.tables import html_table
+from tests.cases import each_cell
 
 
 def test_a_claim_that_does_not_hold_stops_the_page(capsys: Any) -> None:
@@ -124,9 +121,9 @@ def test_a_table_is_safe_and_aligned_and_raises_exponents() -> None:
     assert "a &amp; b</caption>" in page
 
 
-@pytest.mark.parametrize("kind", [rl.RNNCell, rl.LSTMCell, rl.GRUCell, rl.GRUResetBeforeCell, rl.FourGateLSTMCell])
-def test_a_cell_shows_its_parameters_as_a_table(kind: Any) -> None:
-    cell = kind(2, 3, rng=0)
+@each_cell
+def test_a_cell_shows_its_parameters_as_a_table(cell_class: Any) -> None:
+    cell = cell_class(2, 3, rng=0)
     page = cell._repr_html_()
     assert repr(cell) in page
     shown = columns(page)

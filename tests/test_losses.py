@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import refuses, relative_error
 
 import rnnlab as rl
+from tests.cases import refuses, relative_error
 
 T, B, O = 4, 3, 5  # noqa: E741 - O is the shape letter
 SOME = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 0], [0, 1, 1]], bool)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import each_cell, random_case, refuses, relative_error
 
 import rnnlab as rl
 from rnnlab.model import PREDICT_CHUNK
+from tests.cases import each_cell, random_case, refuses, relative_error
 
 
 def stack(

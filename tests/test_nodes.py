@@ -14,7 +14,7 @@ import pytest
 
 import rnnlab as rl
 from rnnlab import interop
-from tests.cases import refuses
+from tests.cases import needs, refuses
 
 T, B, D, H = 6, 4, 3, 5
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -23,10 +23,6 @@ SINGLE = 1e-6  # one side in float32
 
 def largest(ours: Any, theirs: Any) -> float:
     return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in zip(ours, theirs, strict=True))
-
-
-def needs(name: str) -> Any:
-    return pytest.importorskip(name, reason=f"{name} is not installed; it comes with the extra `interop`")
 
 
 def node_runner() -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import refuses
 
 import rnnlab as rl
 from rnnlab.optim import Optimizer
+from tests.cases import refuses
 
 GRADIENTS = [0.5, -2.0, 0.25, 0.0, 3.0, 1e-6]
 OPTIMIZERS = {

@@ -6,7 +6,6 @@ installed (the extra `interop`). All weights, biases, inputs and initial states 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +16,7 @@ import pytest
 
 import rnnlab as rl
 from rnnlab import interop
-
-os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is first imported
+from tests.cases import largest, needs
 
 T, B, D, H = 7, 3, 4, 5
 Differences = dict[str, float]  # the largest one, by quantity
@@ -35,13 +33,6 @@ KIND: dict[str, type[rl.Cell]] = {
     "GRU": rl.GRUCell,
     "GRU, reset before": rl.GRUResetBeforeCell,
 }
-
-
-def largest(ours: Any, theirs: Any) -> float:
-    """max |ours - theirs|, relative to the largest of theirs where that is above 1."""
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    assert ours.shape == theirs.shape
-    return float(np.abs(ours - theirs).max() / max(1.0, np.abs(theirs).max()))
 
 
 def activation_of(what: str) -> str:
@@ -317,9 +308,8 @@ def comparisons() -> list[Comparison]:
 
 
 @pytest.mark.parametrize("comparison", comparisons(), ids=str)
-def test_agrees(comparison: Comparison) -> None:
-    for module in comparison.modules:
-        pytest.importorskip(module, reason=f"{module} is not installed; it comes with the extra `interop`")
+def test_it_agrees_with_the_other_library(comparison: Comparison) -> None:
+    needs(*comparison.modules)
     for quantity, difference in comparison.measure().items():
         assert difference <= comparison.bound, quantity
 
@@ -337,8 +327,7 @@ def test_agrees(comparison: Comparison) -> None:
 def test_exchanged_gates_are_noticed(
     monkeypatch: pytest.MonkeyPatch, order: interop.Order, measure: Callable[[], Differences], modules: tuple[str, ...]
 ) -> None:
-    for module in modules:
-        pytest.importorskip(module, reason=f"{module} is not installed; it comes with the extra `interop`")
+    needs(*modules)
     first, second, *rest = order[4]
     monkeypatch.setitem(order, 4, [second, first, *rest])
     assert all(difference > 1e-3 for difference in measure().values())

@@ -12,9 +12,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from cases import each_cell
 
 import rnnlab as rl
+from tests.cases import each_cell
 
 PACKAGE = Path(rl.__file__).parent
 SURFACE = {

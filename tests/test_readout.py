@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import relative_error
 
 import rnnlab as rl
+from tests.cases import relative_error
 
 
 def case() -> tuple[rl.Dense, Any, Any]:

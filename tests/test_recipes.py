@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,9 @@ import pytest
 
 import rnnlab as rl
 from rnnlab import interop
-from tests.cases import CELLS, MinimalGatedUnit, random_cell, refuses, relative_error
-
-os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is first imported
+from tests.cases import CELLS, MinimalGatedUnit, needs, random_cell, refuses, relative_error
 
 T, B, D, H, O = 6, 4, 3, 5, 2  # noqa: E741 - O is the shape letter
-
-
-def needs(name: str) -> Any:
-    return pytest.importorskip(name, reason=f"{name} is not installed; it comes with the extra `interop`")
 
 
 # ---- min-char-rnn -----------------------------------------------------------------------------------

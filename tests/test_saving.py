@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CELLS, MinimalGatedUnit, refuses
 
 import rnnlab as rl
 from rnnlab.files import HEADER, crc32, read_arrays, write_arrays
+from tests.cases import CELLS, MinimalGatedUnit, refuses
 
 SUFFIXES = (".npz", ".safetensors")
 each_suffix = pytest.mark.parametrize("suffix", SUFFIXES)

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import refuses
 
 import rnnlab as rl
 from rnnlab import tasks
+from tests.cases import refuses
 
 TASKS = (tasks.adding, tasks.movie, tasks.temporal_order)
 each_task = pytest.mark.parametrize("make", TASKS, ids=lambda f: f.__name__)

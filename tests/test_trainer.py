@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import refuses, relative_error
 
 import rnnlab as rl
+from tests.cases import refuses, relative_error
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 20
 
