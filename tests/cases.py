@@ -12,6 +12,8 @@ import pytest
 import rnnlab as rl
 from rnnlab.cells.base import outer_products
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is first imported
+
 CELLS: tuple[type[rl.Cell], ...] = (
     rl.RNNCell,
     rl.LSTMCell,
@@ -57,7 +59,6 @@ def largest(ours: Any, theirs: Any) -> float:
 
 def needs(*modules: str) -> Any:
     """The module, or all of them; the test is skipped by name where one is not installed."""
-    os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is first imported
     reason = "{} is not installed; it comes with the extra `interop`"
     found = [pytest.importorskip(name, reason=reason.format(name)) for name in modules]
     return found if len(found) > 1 else found[0]
