@@ -139,7 +139,8 @@ def targets(batch: Batch, alive: Array | None, shape: tuple[int, int, int], axes
         mask[last, rows] = True
         if alive is not None and not alive[last, rows].all():
             raise ValueError("lengths: expected at least one step of each sequence with an answer, got none of one")
-        answers = y[:, None] if axes == 3 and y.ndim == 1 else y
+        one_number = axes == 3 or (axes is None and O == 1 and y.dtype.kind == "f")  # of an unknown loss, floats are
+        answers = y[:, None] if one_number and y.ndim == 1 else y
         if axes == 3 and answers.shape != (B, O):
             raise ValueError(f"y: expected shape {(B, O)} for one answer a sequence, or {shape}, got {y.shape}")
         y = np.zeros((T, *answers.shape), answers.dtype)

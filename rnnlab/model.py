@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from rnnlab.batch import Batch, LossAndGrads, check_batch, targets
 from rnnlab.cells.arrays import padded
@@ -18,10 +17,10 @@ from rnnlab.cells.bidirectional import Recurrent, Tapes
 from rnnlab.cells.tape import Gradients
 from rnnlab.losses import TARGETS, checked_loss
 from rnnlab.ops import Array
-from rnnlab.params import Params
+from rnnlab.params import Parameterized, Params
 from rnnlab.readout import Dense, Embedding
 from rnnlab.saving import save_model
-from rnnlab.validate import check_params, describe, float_dtype, generator, has_entries, share, to_array
+from rnnlab.validate import describe, generator, has_entries, share, to_array
 
 Loss = Callable[[Array, Array, Array | None], tuple[Any, Array]]
 Seed = int | np.random.Generator
@@ -29,7 +28,7 @@ State = Sequence[Array | None]  # one (S, B, H) array for each layer
 PREDICT_CHUNK = 64  # steps that `predict` records at a time
 
 
-class SequenceModel:
+class SequenceModel(Parameterized):
     """cells -> readout -> loss: layer l + 1 reads the outputs h of layer l, the readout the last one's.
 
     Parameters
@@ -113,18 +112,12 @@ class SequenceModel:
         """All parameters by name, "cells.0.W_x", ..., "readout.b": a live view, as `cell.params` is."""
         return Params(self.layers)
 
-    def with_params(self, params: Mapping[str, Array]) -> Self:
-        """A copy with copies of these parameters (all of them); raises as `Cell.with_params`."""
-        check_params(params, self.params)
-        other = copy.copy(self)
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
         other.cells, other.readout = tuple(map(copy.copy, self.cells)), copy.copy(self.readout)
         other.embedding = copy.copy(self.embedding)
-        other.params.update({name: np.array(p) for name, p in params.items()})
         return other
-
-    def astype(self, dtype: npt.DTypeLike) -> Self:
-        """A copy computing in `dtype`."""
-        return self.with_params({name: p.astype(float_dtype(dtype)) for name, p in self.params.items()})
 
     def predict(
         self, x: Array, state: State | None = None, lengths: Array | None = None

@@ -82,7 +82,10 @@ class Optimizer:
 
     def _updated(self, flat: Array, rate: float) -> tuple[Array, tuple[Array, ...]]:
         """What `update` answers; TypeError where that is no change and no memory."""
-        answer = self.update(flat, self.memory or self.start(flat), rate, self.steps + 1)
+        memory = self.memory or self.start(flat)
+        if not isinstance(memory, tuple):
+            raise TypeError(f"start: expected a tuple of arrays, () for no memory, got {describe(memory)}")
+        answer = self.update(flat, memory, rate, self.steps + 1)
         whole = isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], tuple)
         if not whole or any(np.shape(a) != flat.shape for a in (answer[0], *answer[1])):
             raise TypeError(

@@ -17,8 +17,32 @@ from rnnlab.validate import check_finite, check_param, check_params, entry_of, f
 SHAPE_LETTERS = "TBDHKSEO"
 
 
-class Layer:
-    """What has parameters: a cell or a readout. Each parameter is a plain attribute, made by `add_param`.
+class Parameterized:
+    """What has parameters and can be copied with others: a layer, or a model of several."""
+
+    @property
+    def params(self) -> Params:
+        """The parameters by name: a live view, in which `params["W_h"] = array` is `cell.W_h = array`."""
+        raise NotImplementedError
+
+    def with_params(self, params: Mapping[str, Array]) -> Self:
+        """A copy with copies of these parameters (all of them, complex included).
+
+        Raises ValueError where a name is missing or unknown or a shape differs, TypeError for a
+        parameter that is not of floats.
+        """
+        check_params(params, self.params)
+        other = copy.copy(self)
+        other.params.update({name: np.array(p) for name, p in params.items()})
+        return other
+
+    def astype(self, dtype: npt.DTypeLike) -> Self:
+        """A copy computing in `dtype`: float32, float64, or complex for derivative checks."""
+        return self.with_params({name: p.astype(float_dtype(dtype)) for name, p in self.params.items()})
+
+
+class Layer(Parameterized):
+    """A cell, a readout or an embedding. Each parameter is a plain attribute, made by `add_param`.
 
     Assigning to a parameter takes an array of floats of the same shape. Any other attribute may be set, but for one
     that differs from a parameter's name in upper and lower case alone (`cell.w_h = 3`): that is an AttributeError.
@@ -47,6 +71,10 @@ class Layer:
         """
         if not isinstance(name, str) or not name.isidentifier() or hasattr(Layer, name):
             raise ValueError(f"name: expected a new attribute's name, such as 'W_u', got {name!r}")
+        if not hasattr(self, "rng"):
+            raise TypeError(
+                f"{type(self).__name__}: expected super().__init__ before add_param({name!r}), got no such call"
+            )
         if self.leaves_out(name):
             vars(self)[name] = zeros = np.zeros(shape, np.float32)  # which leaves every dtype as it is
             zeros.flags.writeable = False
@@ -73,33 +101,17 @@ class Layer:
 
     @property
     def parts(self) -> dict[str, Layer]:
-        """The layers whose parameters these are, by the name that stands before the parameter's: one, "", itself."""
+        """The layers that own the parameters, by the prefix of their names in `params`: here {"": self}."""
         return {"": self}
 
     @property
     def params(self) -> Params:
-        """The parameters by name: a live view, in which `params["W_h"] = array` is `cell.W_h = array`."""
         return Params({"": self})
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The parameters' common dtype, in which everything is computed."""
         return self._dtype
-
-    def with_params(self, params: Mapping[str, Array]) -> Self:
-        """A copy of this layer with copies of these parameters (all of them, complex included).
-
-        Raises ValueError where a name is missing or unknown or a shape differs, TypeError for a
-        parameter that is not of floats.
-        """
-        check_params(params, self.params)
-        other = copy.copy(self)
-        other.params.update({name: np.array(p) for name, p in params.items()})
-        return other
-
-    def astype(self, dtype: npt.DTypeLike) -> Self:
-        """A copy of this layer computing in `dtype`: float32, float64, or complex for derivative checks."""
-        return self.with_params({name: p.astype(float_dtype(dtype)) for name, p in self.params.items()})
 
     def check_computed(self, computed: Mapping[str, Array], given: Mapping[str, Array] | None = None) -> None:
         """FloatingPointError that names the first of these arrays with a number that is not finite.

@@ -149,6 +149,10 @@ def _short(made: Any) -> str:
 def model_parts(model: Any) -> tuple[dict[str, Any], dict[str, Array]]:
     """(header, arrays) of a `SequenceModel`; ValueError for one that could not be rebuilt from them as it is."""
     made, arrays = outline(model), dict(model.params)
+    if isinstance(model.loss, partial):
+        raise ValueError(
+            "loss: expected a function made with def, whose name a file can hold, got a partial; write a def"
+        )
     for name, array in arrays.items():
         if array.dtype.kind != "f":
             raise TypeError(f"params[{name!r}]: expected real floats to save, got {array.dtype}; `astype` converts it")
@@ -175,7 +179,8 @@ def rebuilt_model(
         if not isinstance(model, kind):
             raise TypeError(f"no model: {describe(model)}")
     except Exception as error:  # whatever a hostile outline makes a constructor raise
-        raise ValueError(f"{path}: expected the description of a model, got {error}") from error
+        advice = "; keep each argument of its constructor under its name" if isinstance(error, TypeError) else ""
+        raise ValueError(f"{path}: expected the description of a model, got {error}{advice}") from error
     check_arrays(path, model.params, arrays)
     return model.with_params({name: arrays[name] for name in model.params})
 

@@ -123,7 +123,7 @@ class Trainer(Run):
         if (steps is None) == (epochs is None):
             raise ValueError(f"steps: expected either steps= or, of a list, epochs=, got {steps} and {epochs}")
         n = 100 if rounds is None else len(rounds.batches)
-        steps = positive_int("steps", steps) if epochs is None else positive_int("epochs", epochs) * n
+        steps = positive_int("steps", steps, 0) if epochs is None else positive_int("epochs", epochs) * n
         held = self._held(validation)
         if held is None and (every is not None or any(isinstance(c, EarlyStopping) for c in self.callbacks)):
             raise ValueError(

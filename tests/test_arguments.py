@@ -559,7 +559,7 @@ REFUSED: dict[str, dict[str, Table]] = {
     },
     "Trainer optimizer": {"optimizer": {TypeError: [0.1, rl.SGD]}},
     "Trainer.fit": {
-        "steps": {ValueError: [0, -1], TypeError: [1.5]},
+        "steps": {ValueError: [-1], TypeError: [1.5]},
         "batches": {ValueError: [[]], TypeError: [3, rl.Batch(X, Y)]},
         "progress": {TypeError: [True]},
     },

@@ -154,7 +154,8 @@ def diagnose(
     if form == "model":
         return _of_model(target, arguments[0], rng)
     if form == "pair":
-        return _of_functions(lambda a: pair_case(target, arguments[0], a, rng), arguments[1], name_of(target), rng)
+        title = f"{name_of(target)}, {name_of(arguments[0])}"
+        return _of_functions(lambda a: pair_case(target, arguments[0], a, rng), arguments[1], title, rng)
     return _of_functions(lambda a: loss_case(target, a, rng), arguments, name_of(target), rng)
 
 
@@ -192,7 +193,10 @@ def _of_cell(cell: Cell, T: int, B: int, rng: np.random.Generator) -> Diagnosis:
     if not own:
         what = "There is no backward pass: write step_backward (or backward)."
         return Diagnosis(repr(cell), (Finding("exception", what, outputs=("step_backward",)),))
-    report = examined(lambda: cell_case(resized(cell, 5, 4), T, B, rng), repr(cell), rng)
+    small = resized(cell, 5, 4)
+    report = examined(lambda: cell_case(small, T, B, rng), repr(cell), rng)
+    if report.ok and small is not cell:  # what is right there may still be wrong in the cell that was given
+        report = examined(lambda: cell_case(cell.astype(np.float64), T, B, rng), repr(cell), rng)
     findings = report.findings
     if findings and all(f.kind == "unexplained" and not f.line for f in findings):  # there is no source, say
         findings = tuple(step_findings(cell, rng)) or findings

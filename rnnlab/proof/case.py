@@ -21,6 +21,7 @@ from rnnlab.cells.base import Cell, Gradients, Tape, read_only
 from rnnlab.cells.bidirectional import Recurrent
 from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
+from rnnlab.saving import arguments
 from rnnlab.validate import describe
 
 Arrays = dict[str, Array]
@@ -30,7 +31,9 @@ ADVICE = {
     "NoneType": "a method returns None. Is its return statement missing?",
     "broadcast": "two arrays do not fit. A gradient has the shape of its array: is an axis or a transpose missing?",
     "matmul": "the two matrices do not fit: is one of them to be transposed, or are the factors in the wrong order?",
-    "to unpack": "count what is returned: step_backward returns (d_a, d_prev, d_extras), each of them a tuple.",
+    "to unpack": "count what is returned: step returns (gates, next_state, extras) and step_backward "
+    "(d_a, d_prev, d_extras), each of them a tuple.",
+    "array of size 0": "recurrent_grads reads d_extras, the third tuple that step_backward returns. Is that ()?",
 }
 
 
@@ -58,8 +61,13 @@ def form_of(target: Any, arguments: Sequence[Any]) -> str:
         made = isinstance(target, type) and issubclass(target, Cell)
         advice = f"; make one: {target.__name__}(3, 4)" if made else ""
         raise TypeError(f"target: expected a Cell, a SequenceModel or a function, got {describe(target)}{advice}")
-    pair = len(arguments) == 2 and callable(arguments[0]) and isinstance(arguments[1], tuple | list)
-    return "pair" if pair else "loss"
+    if len(arguments) != 2 or not inspect.isroutine(arguments[0]):
+        return "loss"
+    if not isinstance(arguments[1], tuple | list):
+        raise TypeError(
+            f"arguments: expected a list, those of the forward pass, got {describe(arguments[1])}; write [x]"
+        )
+    return "pair"
 
 
 @dataclass
@@ -189,11 +197,14 @@ def cell_case(cell: Any, T: int, B: int, rng: np.random.Generator, lengths: Arra
 
 
 def resized(cell: Cell, D: int, H: int) -> Cell:
-    """The same kind of cell with other sizes, where its class takes them; the cell itself where not."""
+    """The same kind of cell with other sizes and the same options, where its class takes them; else the cell itself."""
     rng = np.random.default_rng(0)
     try:
-        other = type(cell)(D, H, rng=rng)
-        plain = {k: v for k, v in vars(cell).items() if isinstance(v, str | float | bool)}
+        parameters = inspect.signature(type(cell)).parameters
+        kept = [name for name in arguments(cell) if name not in list(parameters)[:2]]  # all but the two sizes
+        options = {name: copy.deepcopy(getattr(cell, name)) for name in kept}
+        other = type(cell)(D, H, rng=rng, **options)
+        plain = {k: v for k, v in vars(cell).items() if isinstance(v, str | float | bool) and k not in options}
         vars(other).update({k: v for k, v in plain.items() if k in vars(other)})
         with np.errstate(all="ignore"):
             other.forward(rng.normal(size=(2, 2, D)))
