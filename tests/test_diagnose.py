@@ -644,3 +644,49 @@ def with_its_gates(W: Any, x: Any) -> Any:
 def test_what_is_returned_besides_gradients_is_no_unknown_gradient() -> None:
     assert rl.diagnose(with_its_gates, np.zeros((3, 4)), np.zeros((5, 3))).notes == ()
     rl.check_gradients(with_its_gates, np.zeros((3, 4)), np.zeros((5, 3)))
+
+
+# ---- a cell with options ------------------------------------------------------------------------
+
+
+class Power(rl.Cell):
+    gate_names = ("candidate",)
+
+    def __init__(self, input_size: int, hidden_size: int, *, power: int = 1, **arguments: Any) -> None:
+        super().__init__(input_size, hidden_size, **arguments)
+        self.power = power
+
+    def step(self, a: Any, prev: Any) -> Any:
+        (h,) = prev
+        (g,) = np.tanh(a + h @ self.W_h)
+        return (g,), (g**self.power,), ()
+
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        (d_h,), (g,) = d_next, gates
+        d_a = d_h * (1 - g**2)
+        return (d_a,), (self.back((d_a,)),), ()
+
+
+class Cubed(Power):
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        (d_h,), (g,) = d_next, gates
+        d_a = d_h * 3 * g**2 * (1 - g**2)
+        return (d_a,), (self.back((d_a,)),), ()
+
+
+class OfItsOwn(Cubed):
+    def __init__(self, D: int, H: int) -> None:
+        super().__init__(D, H, power=3, rng=0)
+
+
+def test_a_cell_is_examined_with_the_options_that_it_was_made_with() -> None:
+    assert rl.diagnose(Power(3, 4, rng=0)).ok
+    assert rl.diagnose(Power(3, 4, power=3, rng=0)).findings[0].text == "d_a = d_h * (1 - g**2)"
+    assert rl.diagnose(Cubed(3, 4, power=3, rng=0)).ok
+    assert not rl.diagnose(Cubed(3, 4, rng=0)).ok
+    assert rl.diagnose(OfItsOwn(3, 4)).ok
+
+
+def test_arguments_that_are_no_list_are_asked_for_as_one() -> None:
+    with pytest.raises(TypeError, match=r"^arguments: expected a list, .*; write \[x\]$"):
+        rl.diagnose(step_forward, step_forward, np.zeros(3))

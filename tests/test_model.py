@@ -289,3 +289,16 @@ def test_batch_first_beside_time_first_is_called_so() -> None:
     ):
         with pytest.raises(ValueError, match=rf"^{name}: expected time first .*looks like \(B, T\).*swapaxes"):
             model.loss_and_grads(batch)
+
+
+def test_a_loss_of_ones_own_reads_one_number_a_sequence_as_mean_squared_error_does() -> None:
+    def own(prediction: Any, target: Any, mask: Any = None) -> Any:
+        return rl.mean_squared_error(prediction, target, mask)
+
+    rng = np.random.default_rng(0)
+    batch = rl.Batch(rng.normal(size=(5, 3, 2)), rng.normal(size=3))
+    losses = [
+        rl.SequenceModel(rl.RNNCell(2, 4, rng=0), rl.Dense(4, 1, rng=1), loss).mean_loss(batch)
+        for loss in (own, rl.mean_squared_error)
+    ]
+    assert losses[0] == losses[1]

@@ -399,3 +399,12 @@ def test_an_optimizer_shows_its_settings_and_a_trainer_where_it_stands() -> None
     assert repr(optimizer) == "SGD(lr=0.1, momentum=0.9, weight_decay=0.0)"
     model = rl.SequenceModel(rl.RNNCell(2, 3), rl.Dense(3, 1), rl.mean_squared_error)
     assert repr(rl.Trainer(model, optimizer)) == f"Trainer({model!r}, {optimizer!r}, step=0)"
+
+
+def test_a_start_that_is_no_tuple_is_named() -> None:
+    class Own(Optimizer):
+        def start(self, grad: Any) -> Any:
+            return np.zeros_like(grad)
+
+    with pytest.raises(TypeError, match=r"^start: expected a tuple of arrays"):
+        Own(0.1).step({"W": np.zeros(3)}, {"W": np.ones(3)})

@@ -169,3 +169,12 @@ def test_an_unknown_parameter_names_those_that_there_are() -> None:
     assert "W_q" not in cell.params
     with pytest.raises(KeyError, match=r"params: expected one of \('W_x', 'W_h', 'b'\), got 'W_q'"):
         cell.params["W_q"]
+
+
+def test_a_parameter_that_is_added_too_early_says_so() -> None:
+    class Early(rl.RNNCell):
+        def __init__(self) -> None:
+            self.add_param("s", "uniform", (1, 3))
+
+    with pytest.raises(TypeError, match=r"^Early: expected super\(\).__init__ before add_param\('s'\)"):
+        Early()

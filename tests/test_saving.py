@@ -12,6 +12,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -416,3 +417,16 @@ def test_a_gradient_mismatch_arrives_from_a_worker_process_as_itself() -> None:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool, pytest.raises(rl.GradientMismatch) as there:
         pool.submit(fails).result()
     assert str(there.value) == str(here.value)
+
+
+def test_a_partial_of_a_loss_and_sizes_that_are_not_kept_are_refused_at_save(tmp_path: Path) -> None:
+    readout, loss = rl.Dense(3, 1), partial(rl.mean_squared_error)
+    with pytest.raises(ValueError, match=r"^loss: expected a function made with def, .*write a def$"):
+        rl.SequenceModel(rl.RNNCell(2, 3), readout, loss).save(tmp_path / "model.npz")
+
+    class Letters(rl.RNNCell):
+        def __init__(self, D: int, H: int) -> None:
+            super().__init__(D, H)
+
+    with pytest.raises(ValueError, match=r"; keep each argument of its constructor under its name$"):
+        rl.SequenceModel(Letters(2, 3), readout, rl.mean_squared_error).save(tmp_path / "model.npz")

@@ -390,3 +390,12 @@ def test_an_error_of_others_code_says_when_and_leaves_whole_steps(where: str) ->
     twin = rl.Trainer(again, rl.SGD(0.1))
     twin.fit(task, 2)
     assert_same(snapshot(trainer), snapshot(twin))
+
+
+def test_no_further_step_leaves_a_run_as_it_is() -> None:
+    model, task = adder()
+    trainer = rl.Trainer(model, rl.SGD(0.1))
+    trainer.fit(task, 2)
+    before = snapshot(trainer)
+    assert trainer.fit(task, 0) is trainer.history
+    assert_same(snapshot(trainer), before)
