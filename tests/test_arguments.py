@@ -529,6 +529,7 @@ REFUSED: dict[str, dict[str, Table]] = {
             TypeError: [Y.astype(int)],
         },
     },
+    "sigmoid_cross_entropy": LOSS | {"target": {ValueError: [Y[..., :1], np.full_like(Y, 1.5), np.full_like(Y, -0.5)]}},
     "SGD()": {
         "lr": {ValueError: [0, -0.1, NAN], TypeError: ["fast", True]},
         "momentum": {ValueError: [1, -0.1]},

@@ -16,7 +16,8 @@ SOME = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 0], [0, 1, 1]], bool)
 LAST = np.arange(T)[:, None].repeat(B, axis=1) == T - 1
 MASKS = {"none": None, "all": np.ones((T, B), bool), "some": SOME, "last": LAST, "numbers": SOME.astype(float)}
 each_mask = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-each_loss = pytest.mark.parametrize("loss", [rl.softmax_cross_entropy, rl.mean_squared_error])
+LOSSES = [rl.softmax_cross_entropy, rl.mean_squared_error, rl.sigmoid_cross_entropy]
+each_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
 def case(loss: Any, seed: int = 0) -> tuple[Any, Any]:
@@ -25,7 +26,7 @@ def case(loss: Any, seed: int = 0) -> tuple[Any, Any]:
     prediction = rng.normal(size=(T, B, O))
     if loss is rl.softmax_cross_entropy:
         return prediction, rng.integers(0, O, (T, B))
-    return prediction, rng.normal(size=(T, B, O))
+    return prediction, rng.normal(size=(T, B, O)) if loss is rl.mean_squared_error else rng.random((T, B, O))
 
 
 def kept(mask: Any) -> list[tuple[int, int]]:
@@ -49,6 +50,14 @@ def test_mean_squared_error_equals_the_scalar_definition(mask: Any) -> None:
     terms = [(prediction[t, b, o] - target[t, b, o]) ** 2 for t, b in kept(mask) for o in range(O)]
     found, _ = rl.mean_squared_error(prediction, target, mask)
     assert found == pytest.approx(sum(terms) / len(terms), rel=1e-13)
+
+
+@each_mask
+def test_sigmoid_cross_entropy_equals_the_scalar_definition(mask: Any) -> None:
+    z, y = case(rl.sigmoid_cross_entropy)
+    p = [(y[t, b, o], 1 / (1 + math.exp(-z[t, b, o]))) for t, b in kept(mask) for o in range(O)]
+    expected = -sum(y * math.log(p) + (1 - y) * math.log(1 - p) for y, p in p) / len(p)
+    assert rl.sigmoid_cross_entropy(z, y, mask)[0] == pytest.approx(expected, rel=1e-13)
 
 
 @each_loss

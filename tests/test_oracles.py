@@ -203,30 +203,24 @@ def onnx_reference_cell(what: str) -> Differences:
 # ---- PyTorch: losses, optimizers, clipping ---------------------------------------------------------
 
 
-def pytorch_cross_entropy() -> Differences:
+def pytorch_loss(what: str) -> Differences:
+    """The loss and its derivative under a mask, logits of +-900 and sure answers among them."""
     import torch
 
     rng = np.random.default_rng(4)
-    prediction, target, mask = 3 * rng.normal(size=(T, B, D)), rng.integers(D, size=(T, B)), rng.random((T, B)) < 0.6
-    loss, d = rl.softmax_cross_entropy(prediction, target, mask)
+    prediction, mask = 3 * rng.normal(size=(T, B, D)), rng.random((T, B)) < 0.6
+    mask[0, :2], prediction[0, :2, :2] = True, [[900, -900], [-900, 900]]
+    loss, theirs = {
+        "cross_entropy": (rl.softmax_cross_entropy, torch.nn.functional.cross_entropy),
+        "mse_loss": (rl.mean_squared_error, torch.nn.functional.mse_loss),
+        "binary_cross_entropy": (rl.sigmoid_cross_entropy, torch.nn.functional.binary_cross_entropy_with_logits),
+    }[what]
+    target = rng.integers(D, size=(T, B)) if what == "cross_entropy" else rng.random((T, B, D)).round(1)
+    found, d = loss(prediction, target, mask)
     x = torch.tensor(prediction, requires_grad=True)
-    theirs = torch.nn.functional.cross_entropy(
-        x.reshape(-1, D), torch.tensor(np.where(mask, target, -100)).reshape(-1), ignore_index=-100
-    )
-    theirs.backward()
-    return {"loss": largest(loss, theirs.detach()), "gradient": largest(d, x.grad)}
-
-
-def pytorch_mse() -> Differences:
-    import torch
-
-    rng = np.random.default_rng(5)
-    prediction, target, mask = rng.normal(size=(T, B, D)), rng.normal(size=(T, B, D)), rng.random((T, B)) < 0.6
-    loss, d = rl.mean_squared_error(prediction, target, mask)
-    x = torch.tensor(prediction, requires_grad=True)
-    theirs = torch.nn.functional.mse_loss(x[torch.tensor(mask)], torch.tensor(target[mask]))
-    theirs.backward()
-    return {"loss": largest(loss, theirs.detach()), "gradient": largest(d, x.grad)}
+    expected = theirs(x[torch.tensor(mask)], torch.tensor(target[mask]))
+    expected.backward()
+    return {"loss": largest(found, expected.detach()), "gradient": largest(d, x.grad)}
 
 
 def pytorch_optimizer(ours: rl.optim.Optimizer, name: str, **options: float) -> Differences:
@@ -286,11 +280,22 @@ def comparisons() -> list[Comparison]:
             measure = partial(pytorch_cell, what, layers)
             found.append(Comparison("PyTorch", f"{what}, {name}", EXACT, measure, ("torch",)))
     for what, measure in (
-        ("cross_entropy, masked", pytorch_cross_entropy),
-        ("mse_loss, masked", pytorch_mse),
+        ("cross_entropy, masked", partial(pytorch_loss, "cross_entropy")),
+        ("mse_loss, masked", partial(pytorch_loss, "mse_loss")),
+        ("binary_cross_entropy_with_logits, masked", partial(pytorch_loss, "binary_cross_entropy")),
         ("SGD", lambda: pytorch_optimizer(rl.SGD(0.1), "SGD", lr=0.1)),
         ("SGD, momentum 0.9", lambda: pytorch_optimizer(rl.SGD(0.1, 0.9), "SGD", lr=0.1, momentum=0.9)),
         ("Adam", lambda: pytorch_optimizer(rl.Adam(0.01), "Adam", lr=0.01)),
+        ("AdamW", lambda: pytorch_optimizer(rl.Adam(0.01, weight_decay=0.1), "AdamW", lr=0.01, weight_decay=0.1)),
+        ("Adagrad", lambda: pytorch_optimizer(rl.Adagrad(0.1), "Adagrad", lr=0.1)),
+        (
+            "Adagrad, a first sum",
+            lambda: pytorch_optimizer(
+                rl.Adagrad(0.1, 1e-3, initial_sum=0.2), "Adagrad", lr=0.1, eps=1e-3, initial_accumulator_value=0.2
+            ),
+        ),
+        ("RMSProp", lambda: pytorch_optimizer(rl.RMSProp(0.01), "RMSprop", lr=0.01)),
+        ("RMSProp, alpha", lambda: pytorch_optimizer(rl.RMSProp(0.01, decay=0.5), "RMSprop", lr=0.01, alpha=0.5)),
         ("clip_grad_norm_, above", partial(pytorch_clip, 0.5)),
         ("clip_grad_norm_, below", partial(pytorch_clip, 50.0)),
     ):

@@ -90,36 +90,6 @@ def test_min_char_rnn_with_shipped_parts_has_the_algorithms_losses() -> None:
 
 # ---- optimizers -------------------------------------------------------------------------------------
 
-OPTIMIZERS = {
-    "AdamW": lambda: (rl.Adam(0.01, weight_decay=0.1), ("AdamW", {"lr": 0.01, "weight_decay": 0.1})),
-    "Adagrad": lambda: (rl.Adagrad(0.1), ("Adagrad", {"lr": 0.1})),
-    "Adagrad, a first sum": lambda: (
-        rl.Adagrad(0.1, epsilon=1e-3, initial_sum=0.2),
-        ("Adagrad", {"lr": 0.1, "eps": 1e-3, "initial_accumulator_value": 0.2}),
-    ),
-    "RMSProp": lambda: (rl.RMSProp(0.01), ("RMSprop", {"lr": 0.01})),
-    "RMSProp, alpha": lambda: (rl.RMSProp(0.01, decay=0.5), ("RMSprop", {"lr": 0.01, "alpha": 0.5})),
-    "SGD": lambda: (rl.SGD(0.1, weight_decay=0.2), ("SGD", {"lr": 0.1, "weight_decay": 0.2})),
-}
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizers_are_pytorchs(name: str) -> None:
-    torch = needs("torch")
-    ours, (kind, options) = OPTIMIZERS[name]()
-    rng = np.random.default_rng(0)
-    params = {"W": rng.normal(size=(3, 4)), "b": rng.normal(size=(1, 4))}
-    theirs = {key: torch.tensor(p, requires_grad=True) for key, p in params.items()}
-    optimizer = getattr(torch.optim, kind)(theirs.values(), **options)
-    for _ in range(20):
-        grads = {key: rng.normal(size=p.shape) * (rng.random(p.shape) < 0.7) for key, p in params.items()}
-        ours.step(params, grads)
-        for key, p in theirs.items():
-            p.grad = torch.tensor(grads[key])
-        optimizer.step()
-        for key, p in theirs.items():
-            assert relative_error(params[key], p.detach().numpy()) < 1e-13
-
 
 def test_clipping_by_value_is_pytorchs() -> None:
     torch = needs("torch")
@@ -152,27 +122,6 @@ def test_a_run_with_each_resumes_bit_for_bit(make: Any, tmp_path: Path) -> None:
 
 
 # ---- the loss of yes-or-no questions ----------------------------------------------------------------
-
-
-def test_sigmoid_cross_entropy_is_pytorchs() -> None:
-    torch = needs("torch")
-    rng = np.random.default_rng(0)
-    z, y, mask = 5 * rng.normal(size=(T, B, O)), rng.random((T, B, O)), rng.random((T, B)) < 0.6
-    z[0, 0], z[0, 1] = 900, -900
-    y[0, 2] = [0, 1]
-    mask[0] = True
-    theirs = torch.tensor(z, requires_grad=True)
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(
-        theirs, torch.tensor(y), weight=torch.tensor(mask)[..., None], reduction="sum"
-    ) / (mask.sum() * O)
-    loss.backward()
-    ours, d = rl.sigmoid_cross_entropy(z, y, mask)
-    assert relative_error(ours, loss.item()) < 1e-14
-    assert relative_error(d, theirs.grad.numpy()) < 1e-14
-    spoiled = np.where(mask[..., None], y, 7.0)
-    assert rl.sigmoid_cross_entropy(z, spoiled, mask)[0] == ours
-    with refuses(ValueError, "target"):
-        rl.sigmoid_cross_entropy(z, 2 * y, mask)
 
 
 @pytest.mark.parametrize("outputs", [1, O])
