@@ -14,7 +14,7 @@ from rnnlab.cells.bidirectional import Tapes
 from rnnlab.cells.tape import Gradients, Record
 from rnnlab.losses import mask_array
 from rnnlab.ops import Array
-from rnnlab.validate import describe, has_entries, positive_int, to_array, true_or_false
+from rnnlab.validate import describe, integer, is_iterable, to_array, true_or_false
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,7 +62,7 @@ class BatchStream(ABC):
 
     def stream(self, start: int = 0) -> Iterator[Batch]:
         """Batches start, start + 1, ... without end."""
-        return map(self.batch, count(positive_int("start", start, 0)))
+        return map(self.batch, count(integer("start", start, 0)))
 
     def __iter__(self) -> Iterator[Batch]:
         return self.stream()
@@ -105,7 +105,7 @@ def pad(sequences: Iterable[Array]) -> tuple[Array, Array]:
     (B,). Targets at every step are padded in the same way. Raises TypeError or ValueError, which names the sequence,
     for an empty one, for other axes or another kind of number than in the first, and where there is none.
     """
-    if not has_entries(sequences):
+    if not is_iterable(sequences):
         raise TypeError(f"sequences: expected a list of arrays, got {describe(sequences)}")
     arrays = [to_array(f"sequences[{n}]", sequence) for n, sequence in enumerate(sequences)]
     if not arrays:

@@ -81,12 +81,12 @@ def remove_leftovers(target: Path) -> None:
         if part.name in _writing or not process.isdigit():
             continue
         with contextlib.suppress(OSError):  # someone else removed it, or may not be disturbed
-            dead = node == platform.node() and not alive(int(process))
+            dead = node == platform.node() and not is_running(int(process))
             if dead or part.stat().st_mtime < time.time() - DAY:
                 part.unlink()
 
 
-def alive(process: int) -> bool:
+def is_running(process: int) -> bool:
     """Whether a process of this number, other than this one (see `_writing`), runs on this machine."""
     try:
         os.kill(process, 0)

@@ -14,7 +14,7 @@ from rnnlab.cells.bidirectional import Bidirectional, DirectionsGradients, Direc
 from rnnlab.files import read_arrays, write_arrays
 from rnnlab.ops import Array, norm
 from rnnlab.trainer import Trainer
-from rnnlab.validate import check_shape, describe, entry_of, positive_float, positive_int
+from rnnlab.validate import check_shape, describe, entry_of, integer, positive_float
 
 Entry = TypeVar("Entry")
 FORMAT = "rnnlab gradient norms"
@@ -127,7 +127,7 @@ class GradientNormLogger:
         exploding: float | None = 1e3,
         on_alarm: Callable[[Alarm], object] | None = None,
     ) -> None:
-        self.every = positive_int("every", every)
+        self.every = integer("every", every)
         self.vanishing = None if vanishing is None else positive_float("vanishing", vanishing)
         self.exploding = None if exploding is None else positive_float("exploding", exploding)
         if on_alarm is not None and not callable(on_alarm):
@@ -164,7 +164,7 @@ class GradientNormLogger:
             if not isinstance(grads, DirectionsGradients if isinstance(cell, Bidirectional) else Gradients):
                 raise TypeError(f"cell_grads[{n}]: expected what the cell's backward returns, got {describe(grads)}")
         record = NormRecord(
-            positive_int("step", step, 0),
+            integer("step", step, 0),
             tuple(state_norms(cell, tape, grads) for cell, tape, grads in layers),
             tuple(block_norms(grads.params, cell.gate_names) for cell, _, grads in layers),
         )

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from rnnlab.ops import Array
-from rnnlab.validate import describe, generator, one_of, positive_int, sizes
+from rnnlab.validate import describe, generator, integer, one_of, sizes
 
 Shape = tuple[int, ...]
 Initializer = Callable[[Shape, "np.random.Generator"], Array]
@@ -93,6 +93,6 @@ def chrono(T: int, hidden_size: int, rng: int | np.random.Generator | None = Non
     ----------
     Tallec & Ollivier 2018.
     """
-    T = positive_int("T", T, 3)
-    hidden_size = positive_int("hidden_size", hidden_size)
+    T = integer("T", T, 3)
+    hidden_size = integer("hidden_size", hidden_size)
     return np.log(generator(rng).uniform(1, T - 1, hidden_size))

@@ -12,7 +12,7 @@ from rnnlab.losses import TARGETS
 from rnnlab.model import Loss, SequenceModel
 from rnnlab.readout import Dense, Embedding
 from rnnlab.saving import OF_RUN, read, rebuilt_model
-from rnnlab.validate import describe, has_entries, true_or_false
+from rnnlab.validate import describe, is_iterable, true_or_false
 
 BUILT = (Bidirectional, Cell, Dense, Embedding, SequenceModel)  # what a file may name the classes of
 
@@ -46,7 +46,7 @@ def load(
         is missing, one too many, or of another shape or dtype; or the model needs a class or a loss that was not handed
         over; or the best model is asked for and not in the file. Nothing in the file is executed.
     """
-    yours = tuple(cells) if has_entries(cells) else (cells,)
+    yours = tuple(cells) if is_iterable(cells) else (cells,)
     for cls in yours:
         if not isinstance(cls, type) or not issubclass(cls, BUILT):
             raise TypeError(f"cells: expected classes such as [MyCell], got {describe(cls)}")

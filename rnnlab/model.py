@@ -20,7 +20,7 @@ from rnnlab.ops import Array
 from rnnlab.params import Parameterized, Params
 from rnnlab.readout import Dense, Embedding
 from rnnlab.saving import save_model
-from rnnlab.validate import describe, generator, has_entries, share, to_array
+from rnnlab.validate import describe, fraction, generator, is_iterable, to_array
 
 Loss = Callable[[Array, Array, Array | None], tuple[Any, Array]]
 Seed = int | np.random.Generator
@@ -55,9 +55,9 @@ class SequenceModel(Parameterized):
         dropout: float = 0.0,
     ) -> None:
         self.cells: tuple[Recurrent, ...]
-        self.cells = (cells,) if isinstance(cells, Recurrent) else tuple(cells) if has_entries(cells) else ()
+        self.cells = (cells,) if isinstance(cells, Recurrent) else tuple(cells) if is_iterable(cells) else ()
         self.readout, self.loss, self.embedding = readout, loss, embedding
-        self.dropout = share("dropout", dropout)
+        self.dropout = fraction("dropout", dropout)
         if not self.cells or not all(isinstance(cell, Recurrent) for cell in self.cells):
             raise TypeError(f"cells: expected a Cell or a sequence of them, got {describe(cells)}")
         single = [id(part) for cell in self.cells for part in cell.parts.values()]
@@ -254,7 +254,7 @@ class SequenceModel(Parameterized):
         One tape for each layer. Raises as `Cell.forward`, and where `state` does not hold one entry for each layer.
         """
         states: State = (None,) * len(self.cells) if state is None else state
-        listed = isinstance(states, Sequence | np.ndarray) and has_entries(states)
+        listed = isinstance(states, Sequence | np.ndarray) and is_iterable(states)
         if not listed or len(states) != len(self.cells) or getattr(states, "ndim", 4) == 3:
             advice = "; write [state]" if isinstance(state, np.ndarray) and len(self.cells) == 1 else ""
             text = f"state: expected a list of one array (S, B, H) for each of {len(self.cells)} layers, got "

@@ -10,7 +10,7 @@ import numpy as np
 from rnnlab.ops import Array, norm
 from rnnlab.process import uninterrupted
 from rnnlab.saving import arguments
-from rnnlab.validate import check_finite, check_params, describe, positive_float, positive_int, share
+from rnnlab.validate import check_finite, check_params, describe, fraction, integer, positive_float
 
 Rate = float | Callable[[int], float]
 SMALLEST_SQUARE = 1e-30  # a sum of float32 squares below it has lost some of them
@@ -128,7 +128,7 @@ class SGD(Optimizer):
 
     def __init__(self, lr: Rate, momentum: float = 0.0, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr, weight_decay)
-        self.momentum = share("momentum", momentum)
+        self.momentum = fraction("momentum", momentum)
 
     def start(self, grad: Array) -> tuple[Array, ...]:
         return (np.zeros_like(grad),)
@@ -162,7 +162,7 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(lr, weight_decay)
-        self.beta1, self.beta2 = share("beta1", beta1), share("beta2", beta2)
+        self.beta1, self.beta2 = fraction("beta1", beta1), fraction("beta2", beta2)
         self.epsilon = positive_float("epsilon", epsilon)
 
     def start(self, grad: Array) -> tuple[Array, ...]:
@@ -221,7 +221,7 @@ class RMSProp(Optimizer):
         self, lr: Rate = 1e-2, decay: float = 0.99, epsilon: float = 1e-8, *, weight_decay: float = 0.0
     ) -> None:
         super().__init__(lr, weight_decay)
-        self.decay, self.epsilon = share("decay", decay), positive_float("epsilon", epsilon)
+        self.decay, self.epsilon = fraction("decay", decay), positive_float("epsilon", epsilon)
 
     def start(self, grad: Array) -> tuple[Array, ...]:
         return (np.zeros_like(grad),)
@@ -245,7 +245,7 @@ class LinearDecay:
 
 def linear_decay(lr: float, steps: int) -> LinearDecay:
     """A learning rate that falls from `lr` at step 0 in a line to 0 at `steps`, for an optimizer's `lr`."""
-    return LinearDecay(positive_float("lr", lr), positive_int("steps", steps))
+    return LinearDecay(positive_float("lr", lr), integer("steps", steps))
 
 
 def global_norm(arrays: Mapping[str, Array]) -> float:

@@ -46,7 +46,7 @@ class Layer(Parameterized):
 
     Assigning to a parameter takes an array of floats of the same shape. Any other attribute may be set, but for one
     that differs from a parameter's name in upper and lower case alone (`cell.w_h = 3`): that is an AttributeError.
-    The shape letters T, B, D, H, K, S, E, O stay free.
+    The shape letters are an exception: `cell.B = 3` is allowed beside a parameter b.
     """
 
     rng: np.random.Generator

@@ -14,8 +14,8 @@ from rnnlab.validate import (
     float_array,
     float_dtype,
     generator,
+    integer,
     label_array,
-    positive_int,
     true_or_false,
 )
 
@@ -45,8 +45,8 @@ class Dense(Layer):
         bias: bool = True,
     ) -> None:
         self.bias = true_or_false("bias", bias)
-        H = self.input_size = positive_int("input_size", input_size)
-        O = self.output_size = positive_int("output_size", output_size)  # noqa: E741 - O is the shape letter
+        H = self.input_size = integer("input_size", input_size)
+        O = self.output_size = integer("output_size", output_size)  # noqa: E741 - O is the shape letter
         self.rng, self._dtype, bound = generator(rng), float_dtype(dtype), 1 / np.sqrt(H)
         for name, shape in {"W": (H, O), "b": (1, O)}.items():
             self.add_param(name, lambda shape, rng: rng.uniform(-bound, bound, shape), shape)
@@ -100,8 +100,8 @@ class Embedding(Layer):
         rng: int | np.random.Generator | None = None,
         dtype: npt.DTypeLike = np.float64,
     ) -> None:
-        self.input_size = positive_int("input_size", input_size)
-        self.output_size = positive_int("output_size", output_size)
+        self.input_size = integer("input_size", input_size)
+        self.output_size = integer("output_size", output_size)
         self.rng, self._dtype = generator(rng), float_dtype(dtype)
         self.add_param("W", lambda shape, rng: rng.normal(size=shape), (self.input_size, self.output_size))
 

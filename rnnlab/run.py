@@ -17,7 +17,7 @@ from rnnlab.ops import Array
 from rnnlab.optim import Optimizer
 from rnnlab.process import uninterrupted
 from rnnlab.saving import arguments, check_arrays, check_whole, first_difference, model_parts, outline, read
-from rnnlab.validate import describe, positive_int
+from rnnlab.validate import describe, integer
 
 
 class Run:
@@ -97,7 +97,7 @@ class Run:
                 if name in run and name != "task":
                     first_difference(run[name], here, name)
             step, steps, begun = (
-                positive_int(name, run.get(name, 0) if name == "begun" else run[name], 0)
+                integer(name, run.get(name, 0) if name == "begun" else run[name], 0)
                 for name in ("step", "optimizer_steps", "begun")
             )
             others = dict(run["history"])
@@ -158,7 +158,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | Path, every: int = 100) -> None:
-        self.path, self.every = path_of("path", path), positive_int("every", every)
+        self.path, self.every = path_of("path", path), integer("every", every)
         is_safetensors(path)
         check_writable(self.path)
 
@@ -175,7 +175,7 @@ class EarlyStopping:
     """
 
     def __init__(self, patience: int) -> None:
-        self.patience = positive_int("patience", patience)
+        self.patience = integer("patience", patience)
 
     def __call__(self, trainer: Run) -> bool:
         losses, steps = trainer.history.validation, trainer.history.validation_step

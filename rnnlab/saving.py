@@ -170,11 +170,14 @@ def save_model(model: Any, path: str | Path) -> None:
 
 
 def rebuilt_model(
-    path: str | Path, made: Any, things: Iterable[Any], arrays: Mapping[str, Array], kind: type[Any]
+    path: str | Path, made: Any, classes: Iterable[Any], arrays: Mapping[str, Array], kind: type[Any]
 ) -> Any:
-    """The model of the outline `made` with these arrays, all checked: a `kind`, made of `things`."""
+    """The model that the outline `made` describes, with these arrays, all checked.
+
+    `classes` are the classes and functions that the outline may name, and the model has to be a `kind`.
+    """
     try:
-        known = {name_of(thing): thing for thing in things}
+        known = {name_of(thing): thing for thing in classes}
         model = rebuild(made, known, sum(array.size for array in arrays.values()))
         if not isinstance(model, kind):
             raise TypeError(f"no model: {describe(model)}")

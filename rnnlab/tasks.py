@@ -14,7 +14,7 @@ from rnnlab.losses import mean_squared_error, softmax_cross_entropy
 from rnnlab.model import Loss, SequenceModel, check_sizes
 from rnnlab.ops import Array
 from rnnlab.text import CharText, char_text, ngram_bits, python_reference
-from rnnlab.validate import one_of, positive_int
+from rnnlab.validate import integer, one_of
 
 # fmt: off
 __all__ = [
@@ -47,11 +47,11 @@ class Task(BatchStream):
     seed: int = 0
 
     def batch(self, n: int) -> Batch:
-        return self.draw(np.random.default_rng([self.seed, positive_int("n", n, 0)]), self.T, self.batch_size)
+        return self.draw(np.random.default_rng([self.seed, integer("n", n, 0)]), self.T, self.batch_size)
 
     def evaluation(self, size: int = 500) -> Batch:
         """A fixed batch of `size` sequences that training never sees."""
-        return self.draw(np.random.default_rng([self.seed, EVALUATION]), self.T, positive_int("size", size))
+        return self.draw(np.random.default_rng([self.seed, EVALUATION]), self.T, integer("size", size))
 
     def score(self, model: SequenceModel, size: int = 500) -> float:
         """On the evaluation batch: mean squared error where the answers are floats (adding), or the share of right
@@ -128,7 +128,7 @@ def movie(T: int, batch_size: int = 32, seed: int = 0, *, reveals: int = 1, ask:
     -------
     A `Task`. Raises TypeError or ValueError for an argument that does not fit.
     """
-    reveals, ask = positive_int("reveals", reveals), one_of("ask", ask, ("end", "always"))
+    reveals, ask = integer("reveals", reveals), one_of("ask", ask, ("end", "always"))
     draw = partial(_draw_movie, reveals=reveals, always=ask == "always")
     return Task("movie", input_size=5, output_size=4, draw=draw, **_sizes(T, max(2, reveals), batch_size, seed))
 
@@ -185,7 +185,7 @@ def _answer_at_end(x: Array, answer: Array) -> Batch:
 def _sizes(T: int, least_T: int, batch_size: int, seed: int) -> dict[str, Any]:
     """The numbers that every task is made with, checked."""
     return {
-        "T": positive_int("T", T, least_T),
-        "batch_size": positive_int("batch_size", batch_size),
-        "seed": positive_int("seed", seed, 0),
+        "T": integer("T", T, least_T),
+        "batch_size": integer("batch_size", batch_size),
+        "seed": integer("seed", seed, 0),
     }

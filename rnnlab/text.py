@@ -11,7 +11,7 @@ from rnnlab.batch import Batch, BatchStream
 from rnnlab.losses import softmax_cross_entropy
 from rnnlab.model import SequenceModel, check_sizes
 from rnnlab.ops import Array
-from rnnlab.validate import describe, generator, label_array, positive_float, positive_int
+from rnnlab.validate import describe, generator, integer, label_array, positive_float
 
 
 def python_reference() -> str:
@@ -48,14 +48,14 @@ class CharText(BatchStream):
 
     def batch(self, n: int) -> Batch:
         """x (T, B) and y, each row's next characters."""
-        starts = np.arange(self.batch_size) * (len(self.train) // self.batch_size) + positive_int("n", n, 0) * self.T
+        starts = np.arange(self.batch_size) * (len(self.train) // self.batch_size) + integer("n", n, 0) * self.T
         rows = self.train[(starts + np.arange(self.T + 1)[:, None]) % len(self.train)]
         return Batch(rows[:-1], rows[1:])
 
     def evaluation(self, size: int = 100) -> Batch:
         """A fixed batch: `size` pieces of the test text, T characters each (or all that there are), evenly spaced."""
         T = min(self.T, len(self.test) - 1)
-        starts = np.linspace(0, len(self.test) - 1 - T, positive_int("size", size)).astype(int)
+        starts = np.linspace(0, len(self.test) - 1 - T, integer("size", size)).astype(int)
         rows = self.test[starts + np.arange(T + 1)[:, None]]
         return Batch(rows[:-1], rows[1:])
 
@@ -115,7 +115,7 @@ class CharText(BatchStream):
         -------
         The `length` characters after the prompt. Raises TypeError or ValueError for an argument that does not fit.
         """
-        temperature, length = positive_float("temperature", temperature), positive_int("length", length)
+        temperature, length = positive_float("temperature", temperature), integer("length", length)
         rng = generator(rng)
         self._check(model)
         if not isinstance(prompt, str) or not prompt:
@@ -168,7 +168,7 @@ def char_text(
         text = read_text(Path(text))
     if not isinstance(text, str):
         raise TypeError(f"text: expected a string or a path, got {describe(text)}")
-    T, batch_size = positive_int("T", T), positive_int("batch_size", batch_size)
+    T, batch_size = integer("T", T), integer("batch_size", batch_size)
     if not 0 < positive_float("test_share", test_share) < 1:
         raise ValueError(f"test_share: expected a number between 0 and 1, got {test_share}")
     characters = "".join(sorted(set(text)))
@@ -216,7 +216,7 @@ def ngram_bits(train: Array, test: Array, n: int) -> float:
     ----------
     Witten & Bell 1991.
     """
-    n = positive_int("n", n)
+    n = integer("n", n)
     train = label_array("train", train, (("N", None),), np.iinfo(np.int64).max).astype(np.int64)
     test = label_array("test", test, (("N", None),), np.iinfo(np.int64).max).astype(np.int64)
     size = int(max(train.max(), test.max())) + 1

@@ -17,7 +17,7 @@ from rnnlab.optim import Optimizer, clip_by_global_norm, clip_by_value, global_n
 from rnnlab.process import one_blas_thread, uninterrupted
 from rnnlab.run import EarlyStopping, Run
 from rnnlab.saving import first_difference, outline
-from rnnlab.validate import describe, has_entries, positive_float, positive_int, true_or_false
+from rnnlab.validate import describe, integer, is_iterable, positive_float, true_or_false
 
 
 class Trainer(Run):
@@ -54,13 +54,13 @@ class Trainer(Run):
         super().__init__(model, optimizer)
         self.clip_norm = None if clip_norm is None else positive_float("clip_norm", clip_norm)
         self.clip_value = None if clip_value is None else positive_float("clip_value", clip_value)
-        self.seed = positive_int("seed", seed, 0)
+        self.seed = integer("seed", seed, 0)
         if true_or_false("carry_state", carry_state) and not model.reads_forwards:
             raise ValueError(
                 "carry_state: expected False for a model with a layer that reads backwards, which would begin the next "
                 f"batch with a state from before it, got {carry_state!r}"
             )
-        if not has_entries(callbacks) or not all(map(callable, callbacks := tuple(callbacks))):
+        if not is_iterable(callbacks) or not all(map(callable, callbacks := tuple(callbacks))):
             raise TypeError(f"callbacks: expected a list of functions of the trainer, got {describe(callbacks)}")
         self.callbacks, self.carry_state = callbacks, carry_state
         owner = _TRAINED.setdefault(optimizer, ref(model))
@@ -112,7 +112,7 @@ class Trainer(Run):
             For an argument that does not fit, another task or list than in a loaded file, and batches that end too
             soon. As for errors of `loss_and_grads`, the parameters are then those of the last complete step.
         """
-        if not has_entries(batches):
+        if not is_iterable(batches):
             advice = "; write [batch]" if isinstance(batches, Batch) else ""
             raise TypeError(f"batches: expected a task or an iterable of Batch, got {describe(batches)}{advice}")
         rounds = Rounds(batches, shuffle, self.seed) if isinstance(batches, list | tuple) else None
@@ -123,18 +123,18 @@ class Trainer(Run):
         if (steps is None) == (epochs is None):
             raise ValueError(f"steps: expected either steps= or, of a list, epochs=, got {steps} and {epochs}")
         n = 100 if rounds is None else len(rounds.batches)
-        steps = positive_int("steps", steps, 0) if epochs is None else positive_int("epochs", epochs) * n
-        held = self._held(validation)
+        steps = integer("steps", steps, 0) if epochs is None else integer("epochs", epochs) * n
+        held = self._validation_batch(validation)
         if held is None and (every is not None or any(isinstance(c, EarlyStopping) for c in self.callbacks)):
             raise ValueError(
                 "validation: expected a Batch or a task, whose loss EarlyStopping and every= read, got None; "
                 "give validation="
             )
-        every, done, ended = n if every is None else positive_int("every", every), 0, False
-        source = self._reads(rounds or batches)
+        every, done, ended = n if every is None else integer("every", every), 0, False
+        source = self._source(rounds or batches)
         with one_blas_thread(), progress_line(steps, progress) as show:
             self._validate(held, every)  # where Ctrl-C came before it
-            for batch in self._noted(islice(source, steps)):
+            for batch in self._with_step_noted(islice(source, steps)):
                 if not done and not isinstance(batches, BatchStream):
                     _say_precision(batch, self.model)
                 if rounds and rounds.turns(self.step - self.begun):
@@ -143,13 +143,13 @@ class Trainer(Run):
                 self._validate(held, every)
                 done += 1
                 show(self.history)
-                if ended := self._called():
+                if ended := self._run_callbacks():
                     break
         if done < steps and not ended:
             raise ValueError(f"batches: expected {steps} of them, got {done}; a list goes round: give list(batches)")
         return self.history
 
-    def _reads(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def _source(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches from where this trainer stands; ValueError where a loaded file has noted others."""
         task = outline(batches) if isinstance(batches, BatchStream) else None
         if task is not None and self.expected_task is not None:
@@ -160,7 +160,7 @@ class Trainer(Run):
         self.model.vocabulary = getattr(batches, "characters", self.model.vocabulary)
         return batches.stream(self.step - self.begun) if isinstance(batches, BatchStream) else iter(batches)
 
-    def _held(self, validation: Batch | BatchStream | None) -> Batch | None:
+    def _validation_batch(self, validation: Batch | BatchStream | None) -> Batch | None:
         """The validation batch, checked at once."""
         found: Any = validation
         if isinstance(validation, BatchStream) and hasattr(validation, "evaluation"):
@@ -189,7 +189,7 @@ class Trainer(Run):
             history.validation_step.append(step)
             self.best_model = best
 
-    def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _with_step_noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches; an error of theirs says after which step it was raised."""
         try:
             yield from batches
@@ -204,7 +204,7 @@ class Trainer(Run):
         pressed. Raises FloatingPointError for a loss or gradient that is not finite, before anything has changed.
         """
         loss = self._update(batch)
-        self._called()
+        self._run_callbacks()
         return loss
 
     def _update(self, batch: Batch) -> float:
@@ -224,10 +224,10 @@ class Trainer(Run):
                 self.history.loss.append(loss)
                 self.history.gradient_norm.append(norm)
         except (FloatingPointError, ValueError, TypeError) as error:
-            raise self._explained(error) from error
+            raise self._with_context(error) from error
         return loss
 
-    def _called(self) -> bool:
+    def _run_callbacks(self) -> bool:
         """Call every callback; whether one of them returned True."""
         ended = False
         for callback in self.callbacks:
@@ -241,7 +241,7 @@ class Trainer(Run):
                 raise
         return ended
 
-    def _explained(self, error: Exception) -> Exception:
+    def _with_context(self, error: Exception) -> Exception:
         """The error with the training step, the gradient norm before it, and what usually helps."""
         if type(error) not in (FloatingPointError, ValueError, TypeError):  # a subclass may want other arguments
             error.add_note(f"at training step {self.step + 1}")

@@ -99,7 +99,7 @@ def label_array(name: str, value: object, axes: Iterable[Axis], classes: int) ->
     return array if np.can_cast(array.dtype, np.intp) else array.astype(np.intp)  # uint64 does not index everywhere
 
 
-def positive_int(name: str, value: object, least: int = 1) -> int:
+def integer(name: str, value: object, least: int = 1) -> int:
     """`value` as an int of at least `least`; TypeError or ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name}: expected an integer, got {describe(value)}")
@@ -117,7 +117,7 @@ def positive_float(name: str, value: object, *, zero: bool = False) -> float:
     return float(value)
 
 
-def share(name: str, value: object) -> float:
+def fraction(name: str, value: object) -> float:
     """`value` as a float from 0 to below 1; TypeError or ValueError otherwise."""
     number = positive_float(name, value, zero=True)
     if number >= 1:
@@ -129,11 +129,11 @@ def sizes(name: str, value: object, least: int = 1) -> tuple[int, ...]:
     """`value` as a shape of at least `least` axes; TypeError or ValueError otherwise."""
     if not isinstance(value, list | tuple) or len(value) < least:
         raise TypeError(f"{name}: expected a tuple of at least {least} lengths, got {describe(value)}")
-    return tuple(positive_int(f"{name}[{n}]", length) for n, length in enumerate(value))
+    return tuple(integer(f"{name}[{n}]", length) for n, length in enumerate(value))
 
 
-def has_entries(value: object) -> TypeGuard[Iterable[Any]]:
-    """Whether one can iterate over it; an array without axes says that one can."""
+def is_iterable(value: object) -> TypeGuard[Iterable[Any]]:
+    """Whether one can iterate over it; an array without axes has `__iter__` all the same, but cannot be iterated."""
     return isinstance(value, Iterable) and not (isinstance(value, np.ndarray) and value.ndim == 0)
 
 

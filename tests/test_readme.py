@@ -66,11 +66,11 @@ def test_every_name_of_the_library_in_the_readme_exists():
             thing = getattr(thing, part)
 
 
-def test_the_table_of_the_house_names_every_room():
-    rooms = README[README.index("| room |") : README.index("Imports go one way")]
+def test_the_table_of_the_house_names_every_file_and_folder():
+    table = README[README.index("| file or folder |") : README.index("Imports go one way")]
     files = [path.name for path in (ROOT / "rnnlab").glob("[!_]*.py")]
     folders = [f"{path.parent.name}/" for path in (ROOT / "rnnlab").glob("*/__init__.py")]
-    assert [name for name in files + folders if f"{name}`" not in rooms] == []
+    assert [name for name in files + folders if f"{name}`" not in table] == []
 
 
 def test_the_caption_of_the_figure_says_what_it_shows():

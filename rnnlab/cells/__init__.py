@@ -1,4 +1,4 @@
-"""The cells: one file each, equation by forward line by derivative line."""
+"""The cells: one file for each kind, with its equations, forward lines and derivative lines."""
 
 from rnnlab.cells.base import Cell, Gradients, Tape
 from rnnlab.cells.bidirectional import Bidirectional, Reversed

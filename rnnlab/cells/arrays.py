@@ -11,7 +11,8 @@ from rnnlab.ops import Array
 from rnnlab.validate import check_shape, describe, to_array
 
 Arrays = Sequence[Array] | Array  # one (B, H) array for each gate, state part or extra
-quietly = np.errstate(over="ignore", invalid="ignore", under="ignore")  # of a function that reports what is not finite
+# A decorator for functions that find and report numbers that are not finite, so NumPy need not warn of them.
+quietly = np.errstate(over="ignore", invalid="ignore", under="ignore")
 
 
 def write(what: str, slots: Array, t: int, values: Arrays) -> None:

@@ -30,7 +30,7 @@ from rnnlab.validate import (
     describe,
     float_dtype,
     generator,
-    positive_int,
+    integer,
     true_or_false,
 )
 
@@ -103,8 +103,8 @@ class Cell(CheckedCell):
             if isinstance(names := getattr(self, kind), str):
                 raise TypeError(f"{kind}: expected a tuple of names, got the string {names!r}; write ({names!r},)")
         K, self.bias = len(self.gate_names), true_or_false("bias", bias)
-        D = self.input_size = positive_int("input_size", input_size)
-        H = self.hidden_size = positive_int("hidden_size", hidden_size)
+        D = self.input_size = integer("input_size", input_size)
+        H = self.hidden_size = integer("hidden_size", hidden_size)
         self.rng, self._dtype = generator(rng), float_dtype(dtype)
         self.add_param("W_x", initializer("input_init", input_init), (K, D, H))
         self.add_param("W_h", initializer("recurrent_init", recurrent_init), (K, H, H))
@@ -157,7 +157,7 @@ class Cell(CheckedCell):
         """dL/dm_t through every path, for t = 0 .. T, shape (T+1, B, H), m the last state part.
 
         Where m_t reaches h_t within the same step (an LSTM's c_t does), this is the textbook's delta
-        and larger than the coordinate `grads.states[t, -1]`, which holds h_t fixed.
+        and larger than the partial derivative `grads.states[t, -1]`, which holds h_t fixed.
         """
         self.check_grads(tape, grads)
         return grads.states[:, -1]
@@ -209,7 +209,7 @@ class Cell(CheckedCell):
         T, B, S, E, H = *x.shape[:2], len(self.state_names), len(self.extra_names), self.hidden_size
         states, extras = np.empty((S, T + 1, B, H), self.dtype), np.empty((E, T, B, H), self.dtype)
         states[:, 0] = 0 if state is None else self._check_state(state, T, B)
-        # Each step's gates take the place of its a, which is used up.
+        # `gates` first holds a = x_t W_x + b of all steps; step t puts its gates in the place of its a.
         gates = project(x, self.W_x.astype(self.dtype, copy=False), self.b)
         a, prev = read_only(gates), read_only(states.swapaxes(0, 1))
         rest = None if alive is None else ~alive

@@ -70,7 +70,7 @@ class LSTMCell(_LSTM):
     def memory_gradient(self, tape: Tape, grads: Gradients) -> Array:
         """The textbook's delta c_t = dL/dc_t + dL/dh_t o_t (1 - tanh(c_t)^2), (T+1, B, H) (Greff et al. 2017).
 
-        It counts the path through h_t, which the coordinate dL/dc_t holds fixed; the initial state
+        It counts the path through h_t, which the partial derivative dL/dc_t holds fixed; the initial state
         has no output, so at t = 0 the two are the same.
         """
         self.check_grads(tape, grads)

@@ -65,7 +65,7 @@ class Gradients(Record):
     params   dL/dparameter, named and shaped like `cell.params`
     x        dL/dx (T, B, D); None for integer input, or where it was left out
     states   (T+1, S, B, H), dL/dstate_t for every t, including what is read from h_t; [0] is the
-             initial state's. The parts of one state are coordinates: dL/dc_t holds h_t fixed.
+             initial state's. dL/dc_t is the partial derivative, with h_t held fixed.
     """
 
     params: dict[str, Array]

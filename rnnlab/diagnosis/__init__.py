@@ -35,7 +35,7 @@ from rnnlab.model import SequenceModel
 from rnnlab.proof.case import Case, cell_case, form_of, model_case, resized
 from rnnlab.proof.functions import loss_case, name_of, pair_case
 from rnnlab.proof.nested import arrays, smaller
-from rnnlab.validate import describe, generator, positive_int
+from rnnlab.validate import describe, generator, integer
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
 
@@ -143,7 +143,7 @@ def diagnose(
     >>> rl.diagnose(OtherRNN(3, 4, rng=0), reference=rl.RNNCell(3, 4, rng=0)).findings[0].repair
     'h = np.tanh(a + prev @ self.W_h)'
     """
-    T, B, rng = positive_int("T", T), positive_int("B", B), generator(rng)
+    T, B, rng = integer("T", T), integer("B", B), generator(rng)
     if reference is not None:
         if not isinstance(target, Cell) or not isinstance(reference, Cell):
             raise TypeError(f"reference: expected two cells, got {describe(target)} and {describe(reference)}.")

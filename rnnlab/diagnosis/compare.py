@@ -32,7 +32,7 @@ def compare_cells(cell: Cell, reference: Cell, T: int, B: int, rng: np.random.Ge
     common = [name for name, p in cell.params.items() if p.shape == getattr(reference.params.get(name), "shape", None)]
     rest = f"only {listing(common)} are parameters of both; the others keep their own values"
     notes = () if set(common) == set(cell.params) == set(reference.params) else (rest,)
-    drawn = {name: random_bias(name, cell.params[name], rng) for name in common}
+    drawn = {name: random_bias(cell.params[name], rng) for name in common}
     cell = cell.with_params(dict(cell.params) | drawn)
     reference = reference.with_params(dict(reference.params) | drawn)
 

@@ -63,8 +63,8 @@ def gradient_flow(seeds: int = 5, *, runner: Runner | None = None, T: int = 100,
     """How much gradient reaches step 1 of an untrained network: log10 of ||dL/dh_1|| / ||dL/dh_T||.
 
     D = 8 inputs from N(0, 1), batch 32, a random dL/dh_T, float64. The LSTM's memory has two more
-    columns: the coordinate dL/dc_1 and the textbook's delta c_1 (with the path through h), the first
-    against ||dL/dh_T|| (the coordinate is exactly 0 at T), the second against its own norm at T.
+    columns: the partial derivative dL/dc_1 and the textbook's delta c_1 (with the path through h), the first
+    against ||dL/dh_T|| (which is exactly 0 at T), the second against its own norm at T.
     """
     rnn, lstm, gru = (Network(cell, hidden_size) for cell in ("RNN", "LSTM", "GRU"))
     networks = {

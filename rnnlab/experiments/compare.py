@@ -12,7 +12,7 @@ import numpy as np
 from rnnlab.experiments.results import Row
 from rnnlab.experiments.runner import Runner
 from rnnlab.experiments.settings import Network, Outcome, Run, Training
-from rnnlab.validate import describe, positive_int
+from rnnlab.validate import describe, integer
 
 RATES = (0.03, 0.01, 0.003, 0.001)
 SEARCH = ((1, 2), (2, 1), (None, 1))  # run so many seeds, None for all of them; then keep so many rates
@@ -42,7 +42,7 @@ def settings(task: str, T: int, steps: int) -> Training:
 
 
 def seed_range(seeds: int) -> range:
-    return range(positive_int("seeds", seeds))
+    return range(integer("seeds", seeds))
 
 
 def with_seeds(base: Training, label: str, lr: float, seeds: Sequence[int]) -> list[Training]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rnnlab.experiments.settings import Outcome
 from rnnlab.ops import Array
-from rnnlab.validate import describe, entry_of, positive_int
+from rnnlab.validate import describe, entry_of, integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,7 +135,7 @@ def spearman(x: object, y: object, rng: np.random.Generator, permutations: int =
         raise ValueError(f"x, y: expected two arrays of one length of at least 3, got {describe(a)}, {describe(b)}")
     if np.isnan(a).any() or np.isnan(b).any():
         raise ValueError("x, y: expected numbers, got NaN among them; leave those pairs out")
-    permutations = positive_int("permutations", permutations)
+    permutations = integer("permutations", permutations)
     a, b = standardized_ranks(a), standardized_ranks(b)
     if not (a.any() and b.any()):
         return float("nan"), float("nan")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rnnlab.experiments.settings import Outcome, Run
 from rnnlab.files import check_writable, write_atomically
-from rnnlab.validate import describe, optional, positive_int
+from rnnlab.validate import describe, integer, optional
 
 
 class Runner:
@@ -38,7 +38,7 @@ class Runner:
         progress: bool = False,
     ) -> None:
         self.folder = None if folder is None else Path(folder)
-        self.jobs, self.scheduler, self.progress = positive_int("jobs", jobs), scheduler, progress
+        self.jobs, self.scheduler, self.progress = integer("jobs", jobs), scheduler, progress
         if scheduler is not None and not isinstance(scheduler, str):
             raise TypeError(f"scheduler: expected an address such as 'tcp://host:8786', got {describe(scheduler)}")
         self.finished: dict[str, Outcome] = {}

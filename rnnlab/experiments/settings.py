@@ -193,7 +193,7 @@ class Training(Run):
 
 
 def log_norms(cell: Cell, tape: Tape, grads: Gradients) -> dict[str, Array]:
-    """log10 ||dL/dstate_t|| for t = 0 .. T, (T+1,): "h"; of an LSTM also "c", the coordinate dL/dc_t (h_t held
+    """log10 ||dL/dstate_t|| for t = 0 .. T, (T+1,): "h"; of an LSTM also "c", the partial derivative dL/dc_t (h_t held
     fixed), and "delta c", the textbook's, which counts every path.
 
     An exact zero becomes the logarithm of the smallest float, -307.65.
@@ -213,6 +213,6 @@ def gradient_ratios(model: SequenceModel, task: tasks.Task) -> dict[str, float]:
     result = model.astype(np.float64).loss_and_grads(task.evaluation(MEASURED))
     (cell, *_), (tape, *_) = one_direction(model.cells, result.tapes)
     norms = log_norms(cell, tape, result.cell_grads[0])
-    norms.pop("c", None)  # the coordinate dL/dc_T is 0
+    norms.pop("c", None)  # the partial derivative dL/dc_T is 0
     at = task.T - round(FRACTION * task.T)
     return {name: float(values[at] - values[-1]) for name, values in norms.items()}

@@ -11,7 +11,7 @@ from rnnlab.cells import Bidirectional, Cell, GRUCell, GRUResetBeforeCell, LSTMC
 from rnnlab.model import Loss, SequenceModel
 from rnnlab.ops import Array
 from rnnlab.readout import Dense, Embedding
-from rnnlab.validate import Axis, describe, float_array, float_dtype, has_entries, positive_int
+from rnnlab.validate import Axis, describe, float_array, float_dtype, integer, is_iterable
 
 Order = dict[int, list[int]]  # where each of the format's gates stands among ours, by the number of gates
 
@@ -32,7 +32,7 @@ def onnx_attributes(attributes: Mapping[str, Any], K: int, H: int, n: int) -> li
             raise ValueError(f"{name}: expected {' or '.join(map(str, wanted))}, got {value!r:.60}")
     if (given := attributes.get("activations")) is None:
         return []
-    names = [a.decode() if isinstance(a, bytes) else str(a) for a in given] if has_entries(given) else []
+    names = [a.decode() if isinstance(a, bytes) else str(a) for a in given] if is_iterable(given) else []
     found = [name.lower() for name in names]
     default = {1: [], 3: ["sigmoid", "tanh"], 4: ["sigmoid", "tanh", "tanh"]}[K] * n
     if (found != default) if K > 1 else (len(found) != n or not {*found} <= {"tanh", "relu"}):
@@ -97,7 +97,7 @@ def cell_of(order: Order, arrays: Sequence[Array], activation: str, reset_after:
 
 
 def pytorch_names(layer: int) -> tuple[str, str, str, str]:
-    n = positive_int("layer", layer, least=0)
+    n = integer("layer", layer, least=0)
     return f"weight_ih_l{n}", f"weight_hh_l{n}", f"bias_ih_l{n}", f"bias_hh_l{n}"
 
 

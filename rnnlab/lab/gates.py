@@ -11,7 +11,7 @@ from rnnlab.cells.base import Cell, Tape
 from rnnlab.lab.recorded import check_cell, memory_gate
 from rnnlab.ops import Array
 from rnnlab.tables import html_table
-from rnnlab.validate import has_entries, positive_float
+from rnnlab.validate import is_iterable, positive_float
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def gate_statistics(
     """
     if not positive_float("low", low) < positive_float("high", high) < 1:
         raise ValueError(f"low, high: expected 0 < low < high < 1, got {low} and {high}")
-    recorded: list[Tape] = list(tapes) if has_entries(tapes) else [tapes]  # type: ignore[list-item]
+    recorded: list[Tape] = list(tapes) if is_iterable(tapes) else [tapes]  # type: ignore[list-item]
     if not recorded:
         raise ValueError("tapes: expected at least one tape, got none")
     for tape in recorded:

@@ -13,7 +13,7 @@ from rnnlab.gradnorm import block_norms
 from rnnlab.lab.recorded import back_one_step, check_cell, one_direction, outside_gradients, slice_time
 from rnnlab.model import SequenceModel, State, check_model
 from rnnlab.ops import Array, norm
-from rnnlab.validate import describe, entry_of, has_entries, positive_int
+from rnnlab.validate import describe, entry_of, integer, is_iterable
 
 Arrays = dict[str, Array]
 
@@ -234,9 +234,9 @@ def truncation(
     d_h, T = output_gradients(model, batch, result)[-1], len(result.tapes[0].x)
     if lengths is None:
         lengths = [*(2**n for n in range((T - 1).bit_length())), T]
-    if not has_entries(lengths):
+    if not is_iterable(lengths):
         raise TypeError(f"lengths: expected integers of at least 1, got {describe(lengths)}")
-    ks = [positive_int("lengths", k) for k in lengths]
+    ks = [integer("lengths", k) for k in lengths]
     if not ks:
         raise ValueError("lengths: expected at least one, got none")
     cells, tapes = one_direction(model.cells, result.tapes)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rnnlab.cells.base import Cell, Gradients, Tape
 from rnnlab.cells.bidirectional import Bidirectional, Recurrent, Tapes
 from rnnlab.ops import Array
-from rnnlab.validate import describe, float_array, has_entries, label_array, one_of, positive_int
+from rnnlab.validate import describe, float_array, integer, is_iterable, label_array, one_of
 
 BLOCK = 4  # steps between which `backward_in_blocks` rescales
 
@@ -133,7 +133,7 @@ def span(cell: Cell, tape: Tape, start: int, end: int | None) -> tuple[int, int]
     """(start, end) with 0 <= start < end <= T; TypeError or ValueError otherwise, and as `check_cell`."""
     check_cell(cell, tape)
     T = len(tape.x)
-    start, end = positive_int("start", start, 0), T if end is None else positive_int("end", end)
+    start, end = integer("start", start, 0), T if end is None else integer("end", end)
     if not start < end <= T:
         raise ValueError(f"start, end: expected 0 <= start < end <= T={T}, got {start} and {end}")
     return start, end
@@ -144,7 +144,7 @@ def step_numbers(cell: Cell, tape: Tape, times: Iterable[int] | None) -> Array:
     check_cell(cell, tape)
     T = len(tape.x)
     chosen = range(T) if times is None else times
-    chosen = [*chosen] if has_entries(chosen) else chosen
+    chosen = [*chosen] if is_iterable(chosen) else chosen
     if isinstance(chosen, list) and not chosen:
         raise ValueError("times: expected at least one step, got none")
     return label_array("times", chosen, (("n", None),), T)

@@ -14,7 +14,7 @@ from rnnlab.gradnorm import GradientNormLogger
 from rnnlab.ops import Array
 from rnnlab.plots import checks, style
 from rnnlab.plots.style import curves
-from rnnlab.validate import describe, has_entries, positive_int
+from rnnlab.validate import describe, integer, is_iterable
 
 
 @style.figure
@@ -40,7 +40,7 @@ def loss_curves(
     ylabel : what the losses are
     """
     checks.check_kind("ylabel", ylabel, "str")
-    smooth, curves_of = positive_int("smooth", smooth), checks.curve_arrays("histories", histories, positive=log)
+    smooth, curves_of = integer("smooth", smooth), checks.curve_arrays("histories", histories, positive=log)
     if baselines is not None and not isinstance(baselines, Mapping):
         raise TypeError(f"baselines: expected a dict from label to number, got {describe(baselines)}")
     one_each = {label: [value] for label, value in (baselines or {}).items()}
@@ -170,7 +170,7 @@ def parameter_norms(
     layer : which layer, -1 for the last
     """
     checks.check_kind("logger", logger, "GradientNormLogger")
-    if isinstance(blocks, str) or not has_entries(blocks):
+    if isinstance(blocks, str) or not is_iterable(blocks):
         raise TypeError(f"blocks: expected names such as 'W_h[forget]', got {describe(blocks)}")
     points = {block: (logger.steps, logger.param_norms(block, layer)) for block in blocks}
     if not points:

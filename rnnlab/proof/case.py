@@ -132,7 +132,7 @@ def cell_case(cell: Any, T: int, B: int, rng: np.random.Generator, lengths: Arra
     """
     cell = copy.deepcopy(cell)
     S, H = len(cell.state_names), cell.hidden_size
-    drawn = cell.with_params({name: random_bias(name, p, rng) for name, p in cell.params.items()})
+    drawn = cell.with_params({name: random_bias(p, rng) for name, p in cell.params.items()})
     x, state = rng.normal(size=(T, B, cell.input_size)), rng.normal(size=(S, B, H))
     with contextlib.suppress(FloatingPointError):  # a parameter may have to be positive, say: then the cell's own
         drawn.forward(x.copy(), state.copy())
@@ -213,7 +213,7 @@ def resized(cell: Cell, D: int, H: int) -> Cell:
         return cell
 
 
-def random_bias(name: str, p: Array, rng: np.random.Generator) -> Array:
+def random_bias(p: Array, rng: np.random.Generator) -> Array:
     """Zero biases hide a bias used in another's place; arrays (K, 1, H), (1, H) and (H,) are taken for biases."""
     return np.asarray(rng.normal(size=p.shape)) if p.ndim < 2 or p.shape[-2] == 1 else p
 

@@ -17,9 +17,9 @@ from rnnlab.proof.case import LOSS, Case, advice, cell_case, form_of, model_case
 from rnnlab.proof.exact import FLOOR, LARGE, TOLERANCE, best_method, derivative
 from rnnlab.proof.functions import loss_case, pair_case
 from rnnlab.proof.gradreport import CheckRow, GradientMismatch, GradientReport
-from rnnlab.validate import describe, generator, positive_float, positive_int
+from rnnlab.validate import describe, generator, integer, positive_float
 
-ROUNDING = 32.0  # an error is forgiven up to this many times what rounding the inputs changes
+ROUNDING = 32.0  # errors below so many times the effect of rounding the inputs are ignored
 MOST_STATES = 40  # of a longer sequence so many dL/dstate_t are compared, the first and the last among them
 
 Block = tuple[str, str, Any]  # array, name of the block, its index along the first axis
@@ -93,7 +93,7 @@ def check_gradients(
     """
     if method not in ("auto", *TOLERANCE):
         raise ValueError(f"method: expected 'auto', {' or '.join(map(repr, TOLERANCE))}, got {method!r}")
-    max_entries, rng = positive_int("max_entries", max_entries), generator(rng)
+    max_entries, rng = integer("max_entries", max_entries), generator(rng)
     case = _case(target, arguments if batch is None else (*arguments, batch), T, B, rng, lengths)
     with _said_plainly():
         claims = case.claims()
@@ -126,7 +126,7 @@ def _case(
 ) -> Case:
     form = form_of(target, arguments)
     if form == "cell":
-        T, B = positive_int("T", T), positive_int("B", B)
+        T, B = integer("T", T), integer("B", B)
         with _said_plainly():
             case = cell_case(target.astype(np.float64), T, B, rng, lengths)
         case.target = repr(target)
@@ -179,7 +179,7 @@ class _Check:
             scale = max(self._size(name, k), FLOOR * largest, np.finfo(float).tiny)
             size, n = self.claims[name][k].size, self.entries
             error = _size((analytic - numeric) / scale)
-            if not error <= self.bound and self._rounding(block, numeric) * ROUNDING < _size(analytic - numeric):
+            if not error <= self.bound and self._rounding(block) * ROUNDING < _size(analytic - numeric):
                 n = self.most
             found = self._one_by_one(block, n) if n else []
             index, analytic, numeric = max(found, key=lambda e: _size(e[1] - e[2]), default=((), analytic, numeric))
@@ -218,7 +218,7 @@ class _Check:
         with np.errstate(invalid="ignore"):  # an infinite claim is wrong, and says so in its row
             return float((direction * self.claims[name]).sum()), exact
 
-    def _rounding(self, block: Block, numeric: float) -> float:
+    def _rounding(self, block: Block) -> float:
         """How far the exact derivatives move when the input is rounded differently."""
         direction, name = self._direction(block), block[0]
         at = self.case.inputs[name]
