@@ -658,6 +658,9 @@ ADVICE: dict[str, tuple[Callable[[], Any], str]] = {
     "folder": (lambda: MODEL.save("absent/x.npz"), "make it first"),
     "no y": (lambda: MODEL.mean_loss(rl.Batch(X, None)), "y: expected an array, got None"),  # type: ignore[arg-type]
     "no x": (lambda: CELL.forward(None), "x: expected an array, got None"),  # type: ignore[arg-type]
+    "integers": (lambda: CELL.forward(X.astype(int)), "write x.astype(float)"),
+    "half precision": (lambda: CELL.forward(X.astype(np.float16)), "write x.astype(float)"),
+    "masked array": (lambda: CELL.forward(np.ma.masked_array(X, mask=False)), "Batch.mask"),
     "tape": (lambda: lab.jacobians(CELL, X), "write cell.forward(x)"),  # type: ignore[arg-type]
     "class": (lambda: rl.check_gradients(rl.LSTMCell), "make one: LSTMCell(3, 4)"),
     "gate": (lambda: CELL.set_bias("update", 1.0), "update_bias: "),

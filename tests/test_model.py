@@ -113,17 +113,6 @@ def test_predict_across_its_chunks_is_one_forward_pass(cell_class: type[rl.Cell]
         assert relative_error(found, tape.states[-1]) <= 1e-13
 
 
-@pytest.mark.parametrize("cut", [1, 5, 70])
-def test_predict_continues_where_it_stopped(cut: int) -> None:
-    model, x = stack(), regression(80).x
-    whole, last = model.predict(x)
-    first, state = model.predict(x[:cut])
-    second, end = model.predict(x[cut:], state)
-    assert relative_error(np.concatenate((first, second)), whole) <= 1e-13
-    for found, wanted in zip(end, last, strict=True):
-        assert relative_error(found, wanted) <= 1e-13
-
-
 def test_a_state_may_be_none_for_a_layer() -> None:
     model, x = stack(), regression().x
     state = states_for(model, 3)
@@ -156,18 +145,6 @@ def test_the_state_outlives_the_tape() -> None:
     result = stack().loss_and_grads(regression())
     for state, tape in zip(result.state, result.tapes, strict=True):
         assert not np.shares_memory(state, tape.states)
-
-
-def test_integers_are_one_hot_rows() -> None:
-    model = stack()
-    numbers = np.random.default_rng(1).integers(0, 3, (6, 3))
-    one_hot = (numbers[..., None] == np.arange(3)).astype(float)
-    y = regression().y
-    found, expected = model.loss_and_grads(rl.Batch(numbers, y)), model.loss_and_grads(rl.Batch(one_hot, y))
-    assert found.loss == pytest.approx(expected.loss, rel=1e-14)
-    for name, g in expected.grads.items():
-        assert relative_error(found.grads[name], g) <= 1e-14
-    assert relative_error(model.predict(numbers)[0], model.predict(one_hot)[0]) <= 1e-14
 
 
 @each_cell

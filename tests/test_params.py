@@ -138,26 +138,6 @@ def test_tab_completion_lists_what_is_loaded_on_demand() -> None:
     assert set(rl.__all__) <= set(dir(rl))
 
 
-@pytest.mark.parametrize("x", [np.ones((5, 4, 2), int), [[[1, 2]]]])
-def test_integers_of_three_axes_are_refused_with_the_conversion(x: Any) -> None:
-    with pytest.raises(TypeError, match=r"x: expected floats.*write x\.astype\(float\)"):
-        rl.LSTMCell(2, 3, rng=0).forward(x)
-
-
-@pytest.mark.parametrize("kind", [np.float16, np.longdouble])
-def test_other_precisions_are_refused_with_the_conversion(kind: type) -> None:
-    with pytest.raises(TypeError, match=r"x: expected floats.*write x\.astype\(float\)"):
-        rl.LSTMCell(2, 3, rng=0).forward(np.ones((2, 1, 2), kind))
-    with pytest.raises(TypeError, match=r"prediction: expected floats"):
-        rl.mean_squared_error(np.ones((2, 1, 2), kind), np.ones((2, 1, 2)))
-
-
-def test_a_masked_array_is_refused_with_a_word_about_the_mask_of_a_batch() -> None:
-    masked = np.ma.masked_array(np.ones((2, 1, 2)), mask=False)
-    with pytest.raises(TypeError, match=r"x: expected a plain array.*Batch\.mask"):
-        rl.LSTMCell(2, 3, rng=0).forward(masked)
-
-
 def test_unsigned_labels_of_64_bits_index_as_the_signed_ones_do() -> None:
     cell = rl.LSTMCell(4, 3, rng=0)
     x = np.array([[1, 3], [0, 2]])

@@ -305,34 +305,10 @@ def test_gradients_of_a_stack_under_a_mask(stack: Stack) -> None:
     rl.check_gradients(stack.model, stack.batch, rng=stack.seed, max_entries=6)
 
 
-def results(result: rl.LossAndGrads) -> dict[str, Any]:
-    arrays = {"loss": np.asarray(result.loss)} | result.grads
-    for n, (grads, state) in enumerate(zip(result.cell_grads, result.state, strict=True)):
-        arrays |= {f"{n}.{name}": value for name, value in arrays_of(grads).items()} | {f"{n}.state": state}
-    return arrays
-
-
-@given(stack=stacks)
-def test_a_model_ignores_targets_that_the_mask_drops_and_changes_nothing(stack: Stack) -> None:
-    model, batch, rng = stack.model, stack.batch, np.random.default_rng(stack.seed + 1)
-    given = {name: value for name, value in vars(batch).items() if value is not None}
-    arrays = model.params | {f"state {n}": s for n, s in enumerate(stack.state)} | given
-    before = {name: value.copy() for name, value in arrays.items()}
-    first = results(model.loss_and_grads(batch, stack.state, input_gradient=True))
-    assert_equal(arrays, before)
-    assert_equal(results(model.loss_and_grads(batch, stack.state, input_gradient=True)), first)
-    assert batch.mask is not None
-    y = batch.y.copy()
-    y[~batch.mask] = rng.permutation(batch.y.reshape(-1, *batch.y.shape[2:]))[: (~batch.mask).sum()]
-    assert_equal(results(model.loss_and_grads(replace(batch, y=y), stack.state, input_gradient=True)), first)
-
-
-UP_TO_A_THOUSAND = st.floats(-1e3, 1e3)
-
-
 @st.composite
-def predictions(draw: st.DrawFn, elements: st.SearchStrategy[float] = UP_TO_A_THOUSAND) -> tuple[Any, Any]:
-    """(prediction (T, B, O), a mask (T, B) that keeps something)."""
+def predictions(draw: st.DrawFn) -> tuple[Any, Any]:
+    """(prediction (T, B, O) of any finite numbers, a mask (T, B) that keeps something)."""
+    elements = st.floats(allow_nan=False, allow_infinity=False)
     T, B, O = (draw(st.integers(1, n)) for n in (4, 3, 4))  # noqa: E741 - O is the shape letter
     mask = draw(hnp.arrays(bool, (T, B)))
     mask[draw(st.integers(0, T - 1)), draw(st.integers(0, B - 1))] = True
@@ -352,47 +328,6 @@ def target_for(loss: Any, prediction: Any, seed: int) -> Any:
 
 @each_loss
 @given(case=predictions(), seed=st.integers(0, 2**32 - 1))
-def test_entries_that_the_mask_drops_do_not_matter(loss: Any, case: tuple[Any, Any], seed: int) -> None:
-    (prediction, mask), rng = case, np.random.default_rng(seed)
-    target = target_for(loss, prediction, seed)
-    before = [array.copy() for array in (prediction, target, mask)]
-    value, d = loss(prediction, target, mask)
-    other, other_target = prediction.copy(), target.copy()
-    other[~mask] = 1e3 * rng.normal(size=other[~mask].shape)
-    other_target[~mask] = target_for(loss, prediction, seed + 1)[~mask]
-    again, d_again = loss(other, other_target, mask)
-    assert again == value
-    np.testing.assert_array_equal(d_again, d)
-    assert not d[~mask].any()
-    for array, copied in zip((prediction, target, mask), before, strict=True):
-        np.testing.assert_array_equal(array, copied)
-
-
-@each_loss
-@given(case=predictions(), seed=st.integers(0, 2**32 - 1))
-def test_a_masked_loss_is_the_loss_of_what_is_kept(loss: Any, case: tuple[Any, Any], seed: int) -> None:
-    prediction, mask = case
-    target = target_for(loss, prediction, seed)
-    value, d = loss(prediction, target, mask)
-    kept, d_kept = loss(prediction[mask][None], target[mask][None])
-    assert value == pytest.approx(kept, rel=1e-13)
-    np.testing.assert_allclose(d[mask], d_kept[0], rtol=1e-13)
-
-
-@given(case=predictions(), shift=st.floats(-1e3, 1e3), seed=st.integers(0, 2**32 - 1))
-def test_cross_entropy_does_not_see_a_common_shift(case: tuple[Any, Any], shift: float, seed: int) -> None:
-    """softmax(y + s) = softmax(y); so each row of the gradient adds to 0. Rounding of y + s is 1e3 * 2e-16."""
-    prediction, mask = case
-    target = target_for(rl.softmax_cross_entropy, prediction, seed)
-    value, d = rl.softmax_cross_entropy(prediction, target, mask)
-    shifted, d_shifted = rl.softmax_cross_entropy(prediction + shift, target, mask)
-    assert shifted == pytest.approx(value, abs=1e-11)
-    np.testing.assert_allclose(d_shifted, d, rtol=0, atol=1e-11)
-    np.testing.assert_allclose(d.sum(axis=-1), 0, rtol=0, atol=1e-14)
-
-
-@each_loss
-@given(case=predictions(st.floats(allow_nan=False, allow_infinity=False)), seed=st.integers(0, 2**32 - 1))
 def test_a_loss_is_finite_at_any_finite_prediction_or_says_that_it_overflows(
     loss: Any, case: tuple[Any, Any], seed: int
 ) -> None:
