@@ -25,6 +25,12 @@ settings.register_profile(
 settings.load_profile("same examples, on any machine")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The lessons first, in whatever order the others come: no process is left alone with one at the end."""
+    items.sort(key=lambda item: "test_notebooks" not in item.nodeid)
+
+
 @pytest.fixture(autouse=True)
 def no_figure_is_left_open() -> Iterator[None]:
     """A test that asks for open figures, or draws many, sees its own alone, also none that a file drew when read."""
