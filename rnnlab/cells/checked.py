@@ -9,7 +9,7 @@ import numpy as np
 from rnnlab.cells.tape import Gradients, Tape
 from rnnlab.ops import Array
 from rnnlab.params import Layer
-from rnnlab.validate import check_finite, describe, float_array, label_array, to_array
+from rnnlab.validate import check_finite, describe, float_array, label_array, one_of, to_array
 
 
 class CheckedCell(Layer):
@@ -25,9 +25,9 @@ class CheckedCell(Layer):
     def set_bias(self, gate: str, value: float | Array) -> None:
         """Set one gate's bias to a number or to (H,) numbers; errors name it "<gate>_bias"."""
         name = f"{gate}_bias"
-        if gate not in self.gate_names:
+        if isinstance(gate, str) and gate not in self.gate_names:  # so the argument was `update_bias`, say
             raise ValueError(f"{name}: expected the bias of one of the gates {self.gate_names}, got that of {gate!r}")
-        k = self.gate_names.index(gate)
+        k = self.gate_names.index(one_of("gate", gate, self.gate_names))
         array = to_array(name, value)
         if not self.bias:
             raise ValueError(f"{name}: expected None for a cell with bias=False, got {describe(value)}")
