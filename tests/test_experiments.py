@@ -547,7 +547,7 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_line_runs_keeps_and_finds_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("explosion-clipping", "--seeds", "1", "--steps", "1", "--jobs", "2")
+    arguments = ("explosion-clipping", "--seeds", "1", "--steps", "1")
     first = command(*arguments, folder=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "| IRNN, lr .1, not clipped" in first.stdout
