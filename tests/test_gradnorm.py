@@ -236,6 +236,16 @@ def test_blocks_of_a_parameter_that_is_not_gated_stay_whole() -> None:
     }
 
 
+def test_what_is_no_tape_of_the_cell_is_refused_and_not_recorded() -> None:
+    cell, tape, grads = growing_rnn(2.0, 3)
+    logger: Any = rl.GradientNormLogger()
+    with refuses(TypeError, "tape"):
+        logger.record(1, [cell], [grads], [grads])
+    with refuses(ValueError, "tape"):
+        logger.record(1, [rl.LSTMCell(3, 4, rng=0)], [tape], [grads])
+    assert logger.records == []
+
+
 def test_names_and_layers_that_were_not_recorded_are_refused_with_a_list_of_what_was() -> None:
     cell = random_cell(rl.GRUCell)
     x, state, d_h, _ = random_case(cell, 3, B=2)
