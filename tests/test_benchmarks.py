@@ -30,7 +30,7 @@ def test_the_other_loops_have_the_gradients_of_the_lstm(way: str, dtype: str) ->
 
 
 @pytest.mark.parametrize("way", ["plain", "tuned"])
-def test_a_wrong_loop_is_caught(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_a_benchmarked_loop_with_a_wrong_gradient_is_caught(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     right = peers.peers_pass(way, SMALL, "float64")
 
     def without_the_first_input_row() -> tuple[np.ndarray, ...]:

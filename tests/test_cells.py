@@ -137,7 +137,7 @@ def test_the_passes_keep_nothing_on_the_cell(cell_class: type[rl.Cell]) -> None:
 @each_cell
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
 @pytest.mark.parametrize("integers", [False, True])
-def test_one_dtype_throughout(cell_class: type[rl.Cell], dtype: type, integers: bool) -> None:
+def test_a_cell_computes_in_its_own_dtype_alone(cell_class: type[rl.Cell], dtype: type, integers: bool) -> None:
     """float64 input to a float32 cell is taken over in float32; so is all that follows."""
     cell = random_cell(cell_class).astype(dtype)
     x, state, d_h, d_state = random_case(cell, 4, 2)

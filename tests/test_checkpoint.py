@@ -65,7 +65,7 @@ def test_the_model_alone_is_loaded_from_a_run(tmp_path: Path) -> None:
         trainer.load(tmp_path / "model.npz")
 
 
-def test_files_stay_small(tmp_path: Path) -> None:
+def test_a_runs_file_holds_three_numbers_for_each_weight_and_no_tapes(tmp_path: Path) -> None:
     """Three numbers for each weight with Adam, and no tapes."""
     trainer, text = run(H=32, T=64)
     trainer.fit(text, 3)

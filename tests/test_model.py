@@ -150,7 +150,7 @@ def test_the_state_outlives_the_tape() -> None:
 @each_cell
 @pytest.mark.parametrize("loss", [rl.mean_squared_error, rl.softmax_cross_entropy])
 @pytest.mark.parametrize("masked", [False, True])
-def test_float32_throughout(cell_class: type[rl.Cell], loss: Any, masked: bool) -> None:
+def test_a_float32_model_computes_nothing_in_float64(cell_class: type[rl.Cell], loss: Any, masked: bool) -> None:
     model, batch = stack(cell_class, cell_class, loss, np.float32), regression()
     y = batch.y if loss is rl.mean_squared_error else np.zeros((6, 3), int)
     mask = np.eye(6, 3, dtype=bool) if masked else None

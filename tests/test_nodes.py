@@ -152,7 +152,7 @@ def test_what_no_cell_here_has_is_refused_by_name(op: str, attributes: dict[str,
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("kind", [rl.RNNCell, rl.LSTMCell, rl.GRUCell, rl.GRUResetBeforeCell])
-def test_a_layer_there_and_back(kind: Any, direction: str) -> None:
+def test_a_layer_written_and_read_again_is_the_same_in_every_format(kind: Any, direction: str) -> None:
     for bias in (True, False):
         cells = [kind(D, H, rng=n, bias=bias) for n in range(2)]
         layer = {"forward": cells[0], "reverse": rl.Reversed(cells[0])}.get(direction) or rl.Bidirectional(*cells)

@@ -142,7 +142,7 @@ def test_reusing_the_gradient_arrays_does_not_change_the_steps(make: Any) -> Non
 
 
 @each_optimizer
-def test_float32_throughout(make: Any) -> None:
+def test_an_optimizer_keeps_float32_in_weights_and_memory(make: Any) -> None:
     params = {"w": np.ones((2, 3), np.float32)}
     optimizer = make()
     for _ in range(3):

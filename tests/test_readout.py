@@ -43,7 +43,7 @@ def test_initial_weights_are_uniform_within_one_over_sqrt_h() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
-def test_one_dtype_throughout(dtype: type) -> None:
+def test_a_readout_computes_in_its_own_dtype_alone(dtype: type) -> None:
     dense, h, d_y = case()
     dense = dense.with_params({name: p.astype(dtype) for name, p in dense.params.items()})
     grads, d_h = dense.backward(h.astype(dtype), d_y.astype(dtype))

@@ -117,7 +117,7 @@ def test_defaults_are_those_of_the_signatures() -> None:
     np.testing.assert_array_equal(found.test, expected.test)
 
 
-def test_what_counts_as_solved() -> None:
+def test_a_task_is_solved_from_its_own_bound_on() -> None:
     assert tasks.adding(10).solved(0.0099)
     assert not tasks.adding(10).solved(0.01)
     for make in (tasks.movie, tasks.temporal_order):
