@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +126,15 @@ def test_tapes_and_batches_are_equal_to_themselves_alone_and_print_on_one_line()
     x, y = np.ones((5, 4, 2)), np.ones((5, 4, 1))
     batch = rl.Batch(x, y)
     result = model.loss_and_grads(batch)
-    for record, same in ((batch, rl.Batch(x, y)), (result.tapes[0], copy.copy(result.tapes[0])), (result, None)):
+    copied = [(record, copy.copy(record)) for record in (result.tapes[0], result.cell_grads[0], result)]
+    for record, same in ((batch, rl.Batch(x, y)), *copied):
         assert record == record
         assert record != same
         assert len({record, record}) == 1
         assert "\n" not in repr(record)
         assert len(repr(record)) < 400
+        with pytest.raises(FrozenInstanceError):
+            setattr(record, next(iter(vars(record))), None)
     assert repr(batch) == "Batch(x=float64(5, 4, 2), y=float64(5, 4, 1), mask=None, lengths=None)"
 
 
