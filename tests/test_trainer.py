@@ -80,6 +80,7 @@ def test_fit_is_loss_and_grads_then_clip_then_step(clip_norm: float | None) -> N
     assert len(history) == trainer.step == 5
     for name, p in model.params.items():
         assert relative_error(p, by_hand.params[name]) <= 1e-12
+    assert trainer.train_step(task.batch(5)) == history.loss[5]
 
 
 @pytest.mark.parametrize("make", [adder, writer])
