@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
+from types import CodeType
 from typing import Any
 
 from rnnlab.diagnosis.rules import OPERANDS, ORDER, indices, is_stored, rules
@@ -33,29 +33,18 @@ class Edit:
     kind: str
     term: str = ""
 
-    def put(self) -> Callable[[], None]:
-        """The tree reads so from here on, until what this returns is called."""
-        parent, name, index = slots(self.source)[id(self.node)]
-        new = self.parsed()
-        if index is None:
-            setattr(parent, name, new)
-            return lambda: setattr(parent, name, self.node)
-        row, lines = getattr(parent, name), new if isinstance(new, list) else [new]
-        row[index : index + 1] = lines
-
-        def undo() -> None:
-            row[index : index + len(lines)] = [self.node]
-
-        return undo
-
-    @contextmanager
-    def made(self) -> Iterator[None]:
-        """The tree reads so within."""
-        undo = self.put()
-        try:
-            yield
-        finally:
-            undo()
+    def of(self, top: ast.AST) -> Any:
+        """A copy of `top`, in which the node stands, with the edit made; what does not change is shared."""
+        node, new = self.node, self.parsed()
+        while node is not top:
+            parent, name, index = slots(self.source)[id(node)]
+            twin = copy.copy(parent)
+            if index is not None:
+                row = getattr(parent, name)
+                new = [*row[:index], *(new if isinstance(new, list) else [new]), *row[index + 1 :]]
+            setattr(twin, name, new)
+            node, new = parent, twin
+        return new
 
     def parsed(self) -> Any:
         """The new expression or statements, in the line of what they replace."""
@@ -76,21 +65,19 @@ class Edit:
         parent, name, _ = slots(self.source)[id(self.node)]
         return isinstance(self.node, ast.Slice) or (isinstance(parent, ast.Subscript) and name == "slice")
 
-    def compiled(self) -> Any:
-        with self.made():
-            return self.source.compiled(self.source.tree)
+    def compiled(self) -> CodeType:
+        return self.source.compiled(self.of(self.source.tree))
 
     def keep(self) -> None:
         """The tree reads so for good."""
-        self.put()
+        self.source.tree = self.of(self.source.tree)
         self.source.changed()
 
     def mended(self) -> str:
         """The statement after the edit, each on one line."""
         if isinstance(self.node, ast.stmt):
             return "\n".join(map(one_line, ast.parse(self.text).body))
-        with self.made():
-            text = one_line(self.statement)
+        text = one_line(self.of(self.statement))
         if " * (" in text and not hasattr(self.statement, "body"):
             text = ast.unparse(_Flat().visit(ast.parse(text)))
         return text

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 
 import numpy as np
@@ -11,7 +12,13 @@ import numpy as np
 from rnnlab.diagnosis.operands import Values
 from rnnlab.ops import Array
 
-FORMS = ("{}", "(1 - {})", "{0} * (1 - {0})", "(1 - {}**2)", "({} > 0)")
+FORMS: dict[str, Callable[[Array], Array]] = {
+    "{}": lambda v: v,
+    "(1 - {})": lambda v: 1 - v,
+    "{0} * (1 - {0})": lambda v: v * (1 - v),
+    "(1 - {}**2)": lambda v: 1 - v**2,
+    "({} > 0)": lambda v: (v > 0).astype(float),
+}
 CLOSE = 1e-6
 MOST_PLAIN = 24  # names of which means over a row are looked at
 MOST_FORMS = 300  # of one table whose products are looked at; of three each, or sums of two, fewer
@@ -36,14 +43,12 @@ def formulas(
     yield from scaled(text, goal, have, whole)
     for form in (*table.products(ratio, 2), *table.pieces(ratio)):
         yield f"{inner} * {bracketed(form)}", "missing factor", form
-    for form in (*table.products(goal, 3), *table.reductions(goal)):
+    for form in (*table.products(goal, 3), *table.pieces(goal)):
         yield form, "another operand", form
     for sign, lack in (("+", goal - have), ("-", have - goal)):
-        for form in (*table.products(lack, 3), *table.matrix_products(lack), *table.sums(lack)):
+        for form in (*table.products(lack, 3), *table.sums(lack)):
             if form != text:  # twice the same is a scale
                 yield f"{text} {sign} {form if sign == '+' else bracketed(form)}", "missing term", form
-    for form in (*table.matrix_products(goal), *table.pieces(goal)):
-        yield form, "another operand", form
     if mask.all() and len(shape) == 2 and all(c.shape == shape for c in claimed):
         for whole_row, form in table.means(text, np.stack(claimed), goal):
             yield f"{whole_row} - ({form})", "missing term", f"-({form})"
@@ -78,92 +83,75 @@ def added_up(goal: Array, operands: Values) -> Iterator[str]:
         forms += [(f"{text}.sum(axis={k})", v.sum(axis=(0, k + 1))) for k in range(v.ndim - 1)]
         forms += [(f"{text}.sum(axis={k}, keepdims=True)", v.sum(axis=(0, k + 1))[None]) for k in range(v.ndim - 1)]
         yield from (form for form, value in forms if value.shape == goal.shape and np.allclose(value, goal))
-    matrices = {text: v for text, v in whole.items() if v.ndim == 3}
-    sides = matrices | {f"{text}.T": v.mT for text, v in matrices.items()}
-    for (a, left), (b, right) in product(sides.items(), repeat=2):
-        fits = left.shape[2] == right.shape[1] and (left.shape[1], right.shape[2]) == goal.shape
-        if fits and np.allclose((left @ right).sum(axis=0), goal):
-            yield f"{a} @ {b}"
+    for form, value in _matrix_products(operands, goal.shape):
+        if np.allclose(value.sum(axis=0), goal):
+            yield form
+
+
+def _matrix_products(operands: Values, shape: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
+    """A @ B, A @ B.T and A.T @ B of this shape, of the recorded matrices, at every occurrence."""
+    sides: dict[bytes, tuple[str, Array]] = {}
+    for text, values in operands.items():
+        if all(v.ndim == 2 and v.shape == values[0].shape for v in values):
+            for name, stack in ((bracketed(text), np.stack(values)), (f"{bracketed(text)}.T", np.stack(values).mT)):
+                sides.setdefault(stack.tobytes() + str(stack.shape).encode(), (name, stack))
+    for (a, left), (b, right) in product(sides.values(), repeat=2):
+        if left.shape[2] == right.shape[1] and (left.shape[1], right.shape[2]) == shape:
+            yield f"{a} @ {b}", left @ right
 
 
 class _Table:
     """The forms v, 1 - v, v (1 - v), 1 - v^2 of every recorded value that has the shape of what is looked for."""
 
     def __init__(self, shape: tuple[int, ...], mask: Array, operands: Values, count: int) -> None:
-        self.shape, self.mask, self.count = shape, mask, count
-        self.operands = {text: v for text, v in operands.items() if len(v) == count}
+        self.shape = shape
+        operands = {text: v for text, v in operands.items() if len(v) == count}
         found: dict[bytes, tuple[str, Array]] = {}
-        for form, (text, values) in product(FORMS, self.operands.items()):
-            if all(_broadcasts(v.shape, shape) for v in values):
-                row = formed(form, self._row(values))
-                if np.isfinite(row).all() and np.ptp(row) > 0:
-                    name = form.format(bracketed(text)) if form != "{}" else text
-                    found.setdefault(np.round(row, 12).tobytes(), (name, row))
+
+        def add(name: str, values: Array) -> None:
+            row = values.ravel()[mask]
+            if np.isfinite(row).all() and np.ptp(row) > 0:
+                found.setdefault(np.round(row, 12).tobytes(), (name, row))
+
+        for form, (text, values) in product(FORMS, operands.items()):
+            with contextlib.suppress(ValueError):  # of another shape
+                whole = np.stack([np.broadcast_to(v, shape) for v in values])
+                add(form.format(bracketed(text)) if form != "{}" else text, FORMS[form](whole))
+        for name, whole in _matrix_products(operands, shape):
+            add(name, whole)
         self.names = [name for name, _ in found.values()]
         self.rows = np.array([row for _, row in found.values()]).reshape(len(found), int(mask.sum()))
         self.plain = [n for n, name in enumerate(self.names) if not set(name) & set("(*+-@")][: MOST_FORMS // 5]
 
-    def _row(self, values: list[Array]) -> Array:
-        return np.asarray(np.stack([np.broadcast_to(v, self.shape) for v in values]).ravel()[self.mask])
-
     def products(self, goal: Array, most: int) -> Iterator[str]:
         """Products of at most so many forms that equal the goal, the shortest first."""
         said = ~np.isnan(goal)
-        goal, rows = goal[said], self.rows[:MOST_FORMS, said]
+        goal, rows = goal[said], self.rows[:, said]
         if not len(rows) or not np.isfinite(goal).all() or not np.abs(goal).max(initial=0) > 1e-12:
             return
-        yield from (self.names[n] for n, _ in _equal(self.rows[:, said], goal[None]))
-        few = _some(goal)  # numbers by which the products are looked up
+        yield from (self.names[n] for n, _ in _equal(rows, goal[None]))
+        rows, few = rows[:MOST_FORMS], _some(goal)  # a few numbers, by which the products are looked up
         i, j = np.triu_indices(len(rows))
         pairs = rows[:, few][i] * rows[:, few][j]
-        yield from (
-            self._product(i[n], j[n]) for n, _ in _equal(pairs, goal[None, few]) if _same(goal, rows, i[n], j[n])
-        )
+        hits: list[tuple[int, ...]] = [(i[n], j[n]) for n, _ in _equal(pairs, goal[None, few])]
         if most > 2:
             with np.errstate(all="ignore"):
                 rest = goal[few] / rows[: MOST_FORMS // 2, few]
-            for n, k in _equal(pairs, rest):
-                if k >= j[n] and _same(goal, rows, i[n], j[n], k):
-                    yield self._product(i[n], j[n], k)
-
-    def _product(self, *rows: int) -> str:
-        return " * ".join(bracketed(self.names[n]) for n in sorted(rows))
+            hits += [(i[n], j[n], k) for n, k in _equal(pairs, rest) if k >= j[n]]
+        for hit in hits:
+            if np.abs(np.prod(rows[list(hit)], axis=0) - goal).max() <= CLOSE * np.abs(goal).max():
+                yield " * ".join(bracketed(self.names[n]) for n in sorted(hit))
 
     def sums(self, goal: Array) -> Iterator[str]:
         """Two products of two plain values each whose sum or difference is the goal."""
         i, j = (np.array(self.plain, int)[k] for k in np.triu_indices(len(self.plain), 1))
         if len(i) and np.abs(goal).max() > 1e-12:
             pairs = self.rows[i] * self.rows[j]
-            for n, m in _equal(pairs, goal - pairs, np.abs(goal).max()):
-                if n < m:
-                    yield f"{self._product(i[n], j[n])} + {self._product(i[m], j[m])}"
-            for n, m in _equal(pairs, goal + pairs, np.abs(goal).max()):
-                if n != m:
-                    yield f"{self._product(i[n], j[n])} - {self._product(i[m], j[m])}"
-
-    def matrix_products(self, goal: Array) -> Iterator[str]:
-        """A @ B, A @ B.T and A.T @ B of recorded matrices, alone or times one form, that equal the goal."""
-        if len(self.shape) != 2 or not np.abs(goal).max() > 1e-12:
-            return
-        sides: dict[bytes, tuple[str, Array]] = {}
-        for name, v in self.operands.items():
-            if all(a.ndim == 2 and a.shape == v[0].shape for a in v):
-                for text, stack in ((bracketed(name), np.stack(v)), (f"{bracketed(name)}.T", np.stack(v).mT)):
-                    sides.setdefault(stack.tobytes() + str(stack.shape).encode(), (text, stack))
-        pairs = [
-            (f"{a} @ {b}", left, right)
-            for (a, left), (b, right) in product(sides.values(), repeat=2)
-            if (left.shape[1], right.shape[2]) == self.shape and left.shape[2] == right.shape[1]
-        ]
-        few = _some(goal)  # numbers by which the products are looked up
-        t, row, column = np.unravel_index(np.flatnonzero(self.mask)[few], (self.count, *self.shape))
-        table = np.array([(left[t, row] * right[t, :, column]).sum(axis=1) for _, left, right in pairs])
-        with np.errstate(all="ignore"):
-            wanted = np.concatenate([goal[None], goal / self.rows])
-        for n, k in _equal(table, wanted[:, few]) if pairs else ():
-            text, left, right = pairs[n]
-            if np.abs((left @ right).ravel()[self.mask] - wanted[k]).max() <= CLOSE * np.abs(wanted[k]).max():
-                yield text if k == 0 else f"({text}) * {bracketed(self.names[k - 1])}"
+            names = [f"{self.names[a]} * {self.names[b]}" for a, b in zip(i, j, strict=True)]
+            for sign, rest in (("+", goal - pairs), ("-", goal + pairs)):
+                for n, m in _equal(pairs, rest, np.abs(goal).max()):
+                    if n < m or (n > m and sign == "-"):
+                        yield f"{names[n]} {sign} {names[m]}"
 
     def means(self, text: str, have: Array, goal: Array) -> Iterator[tuple[str, str]]:
         """(x, one or two terms v * mean(w * x) over a row) whose difference is the goal: the path through a norm.
@@ -193,18 +181,6 @@ class _Table:
                 if n < m and np.abs(rows[n] + rows[m] - lack).max() <= CLOSE * np.abs(lack).max():
                     yield x, f"{term(n)} + {term(m)}"
 
-    def reductions(self, goal: Array) -> Iterator[str]:
-        """A sum or mean of a recorded value over some of its axes."""
-        axes = [(0,), (1,), (2,), (0, 1)]
-        for (text, values), axis in product(self.operands.items(), axes):
-            if values[0].ndim > max(axis):
-                kept = len(self.shape) == values[0].ndim
-                for name in ("sum", "mean"):
-                    made = [np.asarray(getattr(v, name)(axis=axis, keepdims=kept)) for v in values]
-                    if all(m.shape == self.shape for m in made) and _equal(self._row(made)[None], goal[None]):
-                        where = axis if len(axis) > 1 else axis[0]
-                        yield f"{bracketed(text)}.{name}(axis={where}{', keepdims=True' * kept})"
-
     def pieces(self, goal: Array) -> Iterator[str]:
         """Two numbers, one on each side of a condition: the slope of a function that is linear in pieces."""
         said = np.isfinite(goal)
@@ -232,22 +208,6 @@ def _equal(table: Array, wanted: Array, size: float = 0.0) -> list[tuple[int, in
 def _some(goal: Array) -> Array:
     """A few of its numbers: the largest, and some of the others."""
     return np.asarray(np.r_[np.argsort(-np.abs(goal))[:4], np.random.default_rng(0).permutation(len(goal))[:4]])
-
-
-def _same(goal: Array, rows: Array, *factors: int) -> bool:
-    return bool(np.abs(np.prod(rows[list(factors)], axis=0) - goal).max() <= CLOSE * np.abs(goal).max())
-
-
-def formed(form: str, v: Array) -> Array:
-    index = FORMS.index(form)
-    return (v, 1 - v, v * (1 - v), 1 - v**2, (v > 0).astype(float))[index]
-
-
-def _broadcasts(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    try:
-        return np.broadcast_shapes(shape, wanted) == wanted
-    except ValueError:
-        return False
 
 
 def bracketed(text: str) -> str:

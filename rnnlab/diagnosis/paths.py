@@ -30,9 +30,8 @@ def step_findings(cell: Cell, rng: np.random.Generator) -> list[Finding]:
     ways: dict[tuple[str, str], list[str]] = {}  # (what is wrong, what it should be) -> the states that it comes from
     numbers: dict[tuple[str, str], str] = {}
     try:
-        draws = [_Draw(cell, rng) for _ in range(DRAWS)]
         for state in cell.state_names:
-            for name, should, values in _of_state(draws, state):
+            for name, should, values in _wrong_paths(cell, state, rng):
                 ways.setdefault((name, should), []).append(state)
                 numbers.setdefault((name, should), values)
     except Exception:  # a learner's code may raise anything
@@ -49,48 +48,30 @@ def step_findings(cell: Cell, rng: np.random.Generator) -> list[Finding]:
     ]
 
 
-class _Draw:
-    """One step on random numbers."""
+def _step(cell: Cell, state: str, rng: np.random.Generator) -> tuple[Arrays, Arrays, Arrays]:
+    """Of one step on random numbers: the claimed gradients, the exact ones, and what has a name there."""
+    n, shape = cell.state_names.index(state), (2, cell.hidden_size)
+    a = rng.normal(size=(len(cell.gate_names), *shape))
+    prev, d = rng.normal(size=(len(cell.state_names), *shape)), rng.normal(size=shape)
+    gates, _, extras = (np.array(v) for v in cell.step(a, prev))
+    d_next = np.zeros_like(prev)
+    d_next[n] = d
 
-    def __init__(self, cell: Cell, rng: np.random.Generator) -> None:
-        K, S, H, B = len(cell.gate_names), len(cell.state_names), cell.hidden_size, 2
-        self.cell, self.a, self.prev = cell, rng.normal(size=(K, B, H)), rng.normal(size=(S, B, H))
-        self.gates, _, self.extras = (np.array(v) for v in cell.step(self.a, self.prev))
-        self.d = rng.normal(size=(B, H))  # the gradient that reaches one state after the step
+    def named(d_a: Sequence[Array] | Array, d_prev: Sequence[Array] | Array) -> Arrays:
+        found = {f"d_a[{name}]": np.array(v) for name, v in zip(cell.gate_names, d_a, strict=True)}
+        return found | {f"d_prev[{name}]": np.array(v) for name, v in zip(cell.state_names, d_prev, strict=True)}
 
-    def claimed(self, state: str) -> Arrays:
-        d_next = np.zeros_like(self.prev)
-        d_next[self.cell.state_names.index(state)] = self.d
-        d_a, d_prev, _ = self.cell.step_backward(d_next, self.prev, self.gates, self.extras)
-        return self._named(d_a, d_prev)
-
-    def exact(self, state: str) -> Arrays:
-        n = self.cell.state_names.index(state)
-        d_a = gradient(lambda a: (self.d * self.cell.step(a, self.prev.astype(complex))[1][n]).sum(), self.a, COMPLEX)
-        d_prev = gradient(
-            lambda prev: (self.d * self.cell.step(self.a.astype(complex), prev)[1][n]).sum(), self.prev, COMPLEX
-        )
-        return self._named(d_a, d_prev)
-
-    def _named(self, d_a: Sequence[Array] | Array, d_prev: Sequence[Array] | Array) -> Arrays:
-        gates = {f"d_a[{name}]": np.array(d) for name, d in zip(self.cell.gate_names, d_a, strict=True)}
-        return gates | {f"d_prev[{name}]": np.array(d) for name, d in zip(self.cell.state_names, d_prev, strict=True)}
-
-    def operands(self, state: str) -> Arrays:
-        """What has a name in one step."""
-        cell = self.cell
-        return (
-            dict(zip(cell.gate_names, self.gates, strict=True))
-            | dict(zip(cell.extra_names, self.extras, strict=True))
-            | {f"prev_{name}": v for name, v in zip(cell.state_names, self.prev, strict=True)}
-            | {f"d_{state}": self.d}
-        )
+    d_a = gradient(lambda a: (d * cell.step(a, prev.astype(complex))[1][n]).sum(), a, COMPLEX)
+    d_prev = gradient(lambda prev: (d * cell.step(a.astype(complex), prev)[1][n]).sum(), prev, COMPLEX)
+    names = (*cell.gate_names, *cell.extra_names, *(f"prev_{name}" for name in cell.state_names), f"d_{state}")
+    values = dict(zip(names, (*gates, *extras, *prev, d), strict=True))
+    return named(*cell.step_backward(d_next, prev, gates, extras)[:2]), named(d_a, d_prev), values
 
 
-def _of_state(draws: list[_Draw], state: str) -> Iterator[tuple[str, str, str]]:
+def _wrong_paths(cell: Cell, state: str, rng: np.random.Generator) -> Iterator[tuple[str, str, str]]:
     """(what is wrong, what it should be where a formula fits, its values), seen from one state after the step."""
-    claims, exacts = [d.claimed(state) for d in draws], [d.exact(state) for d in draws]
-    cell, wrong = draws[0].cell, {name: claims[0][name] - exacts[0][name] for name in claims[0]}
+    claims, exacts, values = zip(*(_step(cell, state, rng) for _ in range(DRAWS)), strict=True)
+    wrong = {name: claims[0][name] - exacts[0][name] for name in claims[0]}
     follows = sum(wrong[f"d_a[{gate}]"] @ W.T for gate, W in zip(cell.gate_names, cell.W_h, strict=True))
     for name, off in wrong.items():
         size = SAME * max(np.abs(exacts[0][name]).max(), 1.0)
@@ -98,8 +79,8 @@ def _of_state(draws: list[_Draw], state: str) -> Iterator[tuple[str, str, str]]:
             continue
         claimed, exact = [c[name] for c in claims], [e[name] for e in exacts]
         at = tuple(map(int, np.unravel_index(np.argmax(np.abs(off)), off.shape)))
-        operands = {w: [d.operands(state)[w] for d in draws] for w in draws[0].operands(state)}
+        operands = {text: [v[text] for v in values] for text in values[0]}
         known = [np.ones(e.shape, bool) for e in exact]
         should = next((text for text, *_ in formulas(name, claimed, exact, known, operands, {})), "")
-        values = f"{name} {list(at)} is {claimed[0][at]:.6g} and should be {exact[0][at]:.6g}"
-        yield name, ast.unparse(ast.parse(should)), values
+        numbers = f"{name} {list(at)} is {claimed[0][at]:.6g} and should be {exact[0][at]:.6g}"
+        yield name, ast.unparse(ast.parse(should)), numbers

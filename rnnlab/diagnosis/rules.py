@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterator
-from itertools import combinations
+from collections.abc import Callable, Iterator
+from itertools import combinations, pairwise
 
 Change = tuple[str, str]  # kind of the edit, text of the expression afterwards
 OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@", ast.Pow: "**"}
@@ -14,7 +14,6 @@ ORDER = (
     "sign",
     "operator",
     "missing factor",
-    "slope",
     "exchanged",
     "transpose",
     "brackets",
@@ -32,11 +31,12 @@ def rules(node: ast.expr | ast.Slice) -> Iterator[Change]:
     """What one expression could be instead."""
     if isinstance(node, ast.Slice) or is_stored(node):
         return
-    x = f"({ast.unparse(node)})"
+    text = ast.unparse(node)
+    x = f"({text})"
     yield from _exchanges(node)
+    yield from (("left out", ast.unparse(part)) for part in _parts(node))
     if isinstance(node, ast.BinOp):
         a, b, sign = f"({ast.unparse(node.left)})", f"({ast.unparse(node.right)})", OPERATORS.get(type(node.op), "+")
-        yield from (("left out", a), ("left out", b))
         if sign in "+-*/":
             signs = sign in "+-"
             yield from (("sign" if signs and o in "+-" else "operator", f"{a} {o} {b}") for o in "+-*/" if o != sign)
@@ -44,35 +44,41 @@ def rules(node: ast.expr | ast.Slice) -> Iterator[Change]:
             yield "sign" if sign == "-" else "operator", f"{b} {sign} {a}"
         if sign == "**":
             yield "operator", f"{a} ** {3 if b == '(2)' else 2}"
-        yield from _slopes(node)
-        yield from (("brackets", text) for text in _brackets(node, sign))
+        yield from (("brackets", new) for new in _within(node.left, sign, True, lambda last: f"({last}) {sign} {b}"))
+        yield from (
+            ("brackets", new) for new in _within(node.right, sign, False, lambda first: f"{a} {sign} ({first})")
+        )
     elif isinstance(node, ast.Call):
-        yield from (("left out", ast.unparse(arg)) for arg in node.args if not isinstance(arg, ast.Starred))
-        if isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) not in ("np", "numpy", "self"):
-            yield "left out", ast.unparse(node.func.value)
-        yield from (("option", ast.unparse(call)) for call in _options(node))
+        yield from (("option", new) for new in _options(node))
         if len(node.args) == 1 and isinstance(inner := node.args[0], ast.BinOp) and type(inner.op) in OPERATORS:
             f, sign = ast.unparse(node.func), OPERATORS[type(inner.op)]
             yield "brackets", f"{f}({ast.unparse(inner.left)}) {sign} ({ast.unparse(inner.right)})"
-    elif isinstance(node, ast.IfExp):
-        yield from (("left out", ast.unparse(part)) for part in (node.body, node.orelse))
-    elif isinstance(node, ast.UnaryOp):
-        yield "left out", ast.unparse(node.operand)
-    elif isinstance(node, ast.Subscript) or (isinstance(node, ast.Attribute) and node.attr == "T"):
-        yield "left out", ast.unparse(node.value)
     elif isinstance(node, ast.Compare) and len(node.ops) == 1:
         a, b = ast.unparse(node.left), ast.unparse(node.comparators[0])
-        yield from (("left out", a), ("operator", f"({a}) > ({b})"), ("operator", f"({a}) < ({b})"))
+        yield from (("operator", f"({a}) > ({b})"), ("operator", f"({a}) < ({b})"))
     if isinstance(node, (*OPERANDS, ast.BinOp, ast.Call)):
         yield "sign", f"-{x}"
     if isinstance(node, (*OPERANDS, ast.Call)):
-        yield from (("operator", f"{x} ** 2"), ("operator", f"1 - {x}"), ("operator", f"1 - {x} ** 2"))
-        text = ast.unparse(node)
-        yield from ((f"missing factor|(1 - {text})", f"{x} * (1 - {x})"), ("operator", f"({x} > 0)"))
+        yield from (("operator", new) for new in (f"{x} ** 2", f"1 - {x}", f"1 - {x} ** 2", f"({x} > 0)"))
+        yield f"missing factor|(1 - {text})", f"{x} * (1 - {x})"
     if isinstance(node, OPERANDS):
         yield from (("transpose", f"{x}.T"), ("index", f"{x}[::-1]"))
         axes = ("axis=0", "axis=1", "axis=1, keepdims=True", "axis=(0, 1)")
         yield from (("option", f"{x}.sum({axis})") for axis in axes)
+
+
+def _parts(node: ast.expr) -> list[ast.expr]:
+    """What an expression is made of, any of which may be meant alone."""
+    if isinstance(node, ast.Subscript) or (isinstance(node, ast.Attribute) and node.attr == "T"):
+        return [node.value]
+    if isinstance(node, ast.Call):
+        of = [node.func.value] if isinstance(node.func, ast.Attribute) else []
+        parts = [*node.args, *(v for v in of if ast.unparse(v) not in ("np", "numpy", "self"))]
+        return [part for part in parts if not isinstance(part, ast.Starred)]
+    if isinstance(node, ast.IfExp):
+        return [node.body, node.orelse]
+    inner = isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare)
+    return [part for part in ast.iter_child_nodes(node) if inner and isinstance(part, ast.expr)]
 
 
 def _exchanges(node: ast.expr) -> Iterator[Change]:
@@ -81,11 +87,9 @@ def _exchanges(node: ast.expr) -> Iterator[Change]:
         first, second = ast.unparse(node.value.slice), ast.unparse(node.slice)
         yield f"exchanged|{first} and {second}", f"{ast.unparse(node.value.value)}[{second}][{first}]"
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        letters = node.value
-        for n in range(len(letters) - 1):
-            if letters[n : n + 2].isalpha():
-                text = letters[:n] + letters[n + 1] + letters[n] + letters[n + 2 :]
-                yield f"exchanged|{letters[n]} and {letters[n + 1]}", repr(text)
+        for n, (a, b) in enumerate(pairwise(node.value)):
+            if (a + b).isalpha():
+                yield f"exchanged|{a} and {b}", repr(node.value[:n] + b + a + node.value[n + 2 :])
     row = "args" if isinstance(node, ast.Call) else "elts"
     elements = getattr(node, row, [])
     for i, j in combinations(range(len(elements)), 2):
@@ -95,69 +99,33 @@ def _exchanges(node: ast.expr) -> Iterator[Change]:
         yield f"exchanged|{ast.unparse(elements[i])} and {ast.unparse(elements[j])}", ast.unparse(new)
 
 
-def _slopes(node: ast.BinOp) -> Iterator[Change]:
-    """... * (1 - g**2), the slope of a tanh, for ... * g * (1 - g), that of a sigmoid."""
-    factors = _factors(node)
-    for g in factors:
-        if (one_minus := f"(1 - {g.strip('()')})") in factors:
-            rest = [f for f in factors if f not in (g, one_minus)]
-            yield f"slope|{g.strip('()')}", " * ".join([*rest, f"(1 - {g} ** 2)"])
+def _within(node: ast.expr, sign: str, last: bool, put: Callable[[str], str]) -> Iterator[str]:
+    """An operation on only the last (or first) part of its operand: a + (b c) for (a + b) c, f(a c) for f(a) c."""
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+        left, right, own = ast.unparse(node.left), ast.unparse(node.right), OPERATORS[type(node.op)]
+        part = node.right if last else node.left
+        for new in (*([put(ast.unparse(part))] if own != sign else []), *_within(part, sign, last, put)):
+            yield f"({left}) {own} ({new})" if last else f"({new}) {own} ({right})"
+    elif isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords:
+        for new in (put(ast.unparse(node.args[0])), *_within(node.args[0], sign, last, put)):
+            yield f"{ast.unparse(node.func)}({new})"
 
 
-def _brackets(node: ast.BinOp, sign: str) -> Iterator[str]:
-    """(a + b) c for a + b c and back, f(a) b for f(a b), and a - (b - c) for a - b - c."""
-    a, b = f"({ast.unparse(node.left)})", f"({ast.unparse(node.right)})"
-    if sign in "+-":
-        for factors, right in ((_factors(node.right), True), (_factors(node.left), False)):
-            for n in range(1, len(factors)):
-                for inside, outside in ((factors[:n], factors[n:]), (factors[n:], factors[:n])):
-                    part, rest = " * ".join(inside), " * ".join(outside)
-                    yield f"{rest} * ({a} {sign} {part})" if right else f"{rest} * ({part} {sign} {b})"
-    if sign == "*":
-        factors = _factors(node)
-        for n, text in enumerate(factors):
-            factor = ast.parse(text, mode="eval").body
-            if isinstance(factor, ast.BinOp) and isinstance(factor.op, ast.Add | ast.Sub):
-                c, d, inner = (
-                    f"({ast.unparse(factor.left)})",
-                    f"({ast.unparse(factor.right)})",
-                    OPERATORS[type(factor.op)],
-                )
-                rest = " * ".join(factors[:n] + factors[n + 1 :])
-                yield from (f"{c} {inner} {d} * {rest}", f"{c} * {rest} {inner} {d}")
-    for side, other, first in ((node.left, b, True), (node.right, a, False)):
-        if isinstance(side, ast.BinOp) and type(side.op) is not type(node.op) and type(side.op) in OPERATORS:
-            c, d, inner = f"({ast.unparse(side.left)})", f"({ast.unparse(side.right)})", OPERATORS[type(side.op)]
-            yield f"{c} {inner} ({d} {sign} {b})" if first else f"({a} {sign} {c}) {inner} {d}"
-        if isinstance(side, ast.Call) and len(side.args) == 1 and not side.keywords:
-            f, inner = ast.unparse(side.func), f"({ast.unparse(side.args[0])})"
-            yield f"{f}({inner} {sign} {other})" if first else f"{f}({other} {sign} {inner})"
-
-
-def _factors(node: ast.expr) -> list[str]:
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-        return _factors(node.left) + _factors(node.right)
-    return [f"({ast.unparse(node)})"]
-
-
-def _options(node: ast.Call) -> Iterator[ast.expr]:
+def _options(node: ast.Call) -> Iterator[str]:
     """Another axis of a sum, or none; the sum for the mean."""
-    for n, keyword in enumerate(node.keywords):
-        rest = node.keywords[:n] + node.keywords[n + 1 :]
-        if keyword.arg != "out":
-            yield ast.Call(node.func, node.args, rest)
-        if keyword.arg == "axis":
-            for text in ("0", "1", "-1", "(0, 1)"):
-                value = ast.parse(text, mode="eval").body
-                yield ast.Call(node.func, node.args, [*rest, ast.keyword("axis", value)])
-    if isinstance(node.func, ast.Attribute) and node.func.attr in ("mean", "sum"):
-        other = ast.Attribute(node.func.value, "sum" if node.func.attr == "mean" else "mean", ast.Load())
-        yield ast.Call(other, node.args, node.keywords)
-        if not any(k.arg == "axis" for k in node.keywords):
-            for axis in (0, 1):
-                one = [*node.keywords, ast.keyword("axis", ast.Constant(axis))]
-                yield ast.Call(node.func, node.args, one)
-                yield ast.Call(node.func, node.args, [*one, ast.keyword("keepdims", ast.Constant(True))])
+    function, given = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords if k.arg}
+    others = [{k: v for k, v in given.items() if k != name} for name in given if name != "out"]
+    if "axis" in given:
+        others += [given | {"axis": axis} for axis in ("0", "1", "-1", "(0, 1)")]
+    name = function.rpartition(".")[2]
+    if isinstance(node.func, ast.Attribute) and name in ("mean", "sum"):
+        yield ast.unparse(node).replace(
+            function, function.removesuffix(name) + ("sum" if name == "mean" else "mean"), 1
+        )
+        if "axis" not in given:
+            others += [given | {"axis": axis} | keep for axis in "01" for keep in ({}, {"keepdims": "True"})]
+    for keywords in others:
+        yield f"{function}({', '.join([*map(ast.unparse, node.args), *(f'{k}={v}' for k, v in keywords.items())])})"
 
 
 def indices(node: ast.expr | ast.Slice, steps: list[str]) -> Iterator[Change]:

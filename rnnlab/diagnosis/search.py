@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.diagnosis.edits import Edit, expression_edits, operand_edits, slots
-from rnnlab.diagnosis.formulas import FORMS, added_up, bracketed, formed, formulas, scaled
+from rnnlab.diagnosis.edits import Edit, expression_edits, operand_edits
+from rnnlab.diagnosis.formulas import FORMS, added_up, bracketed, formulas, scaled
 from rnnlab.diagnosis.locate import Correction, directions, pushed_down, recorded, solve, suspects
 from rnnlab.diagnosis.operands import Values, integer_operands, operands_at, simple_operands, whole_numbers
 from rnnlab.diagnosis.probe import Place, places, scope_place
@@ -20,6 +20,7 @@ from rnnlab.diagnosis.statements import added_line, copies, statement_edits, sto
 from rnnlab.diagnosis.trials import Repair, Trials, is_unpacking
 from rnnlab.proof.case import as_array
 
+FACTORS = tuple(FORMS)[:4]
 DOUBLE = 1e-9  # what the rounding of double precision leaves
 UNKNOWN = "_rnnlab_operand_"  # stands for another operand
 # In a comparison of edits each of these counts as so many nodes: a name from another line, a plain number as the scale,
@@ -114,7 +115,7 @@ class Search(Trials):
         yield from (edit for p in lines.values() for edit in self.edits(p.source, p.statement))
         yield from self.suggested([c for c in solved if c.sure])
         yield from self.suggested([c for c in solved if not c.sure])
-        yield from (edit for c in solved for edit in self._other_operands(c, FORMS[:4]))
+        yield from (edit for c in solved for edit in self._other_operands(c, FACTORS))
 
     def fitting(self, correction: Correction) -> Iterator[Edit]:
         """The edits of an expression after which its value fits, computed from the names that it had there."""
@@ -124,20 +125,8 @@ class Search(Trials):
             return
         inside = {id(n) for n in ast.walk(node)}
         for edit in self.edits(source, statement):
-            if id(edit.node) in inside:
-                with edit.made():
-                    code = self._code(correction)
-                if self._fits(correction, code):
-                    yield edit
-
-    def _code(self, correction: Correction) -> Any:
-        """The place's expression as the tree reads now."""
-        parent, name, index = slots(correction.place.source)[id(correction.place.node)]
-        new = getattr(parent, name) if index is None else getattr(parent, name)[index]
-        try:
-            return compile(ast.unparse(new), "", "eval")
-        except SyntaxError:  # an edit may be no expression
-            return None
+            if id(edit.node) in inside and self._fits(correction, _code(edit, node)):
+                yield edit
 
     def _fits(self, correction: Correction, code: Any, operands: Sequence[dict[str, Any]] = ()) -> bool:
         """Whether the gradients would be right with this code in the place of the expression."""
@@ -160,10 +149,9 @@ class Search(Trials):
         for template in operand_edits(source, statement, [UNKNOWN], kind):
             if id(template.node) not in inside:
                 continue
-            with template.made():
-                code = self._code(correction)
+            code = _code(template, correction.place.node)
             for form, (operand, values) in itertools.product(forms, operands.items()):
-                if self._fits(correction, code, [{UNKNOWN: formed(form, v)} for v in values]):
+                if self._fits(correction, code, [{UNKNOWN: FORMS[form](v)} for v in values]):
                     text = bracketed(form.format(operand))
                     new, term = (part.replace(UNKNOWN, text) for part in (template.text, template.term))
                     yield replace(template, text=new, term=term)
@@ -172,7 +160,7 @@ class Search(Trials):
         """Other operands and one more factor, from all that has a name there."""
         texts = list(simple_operands(operands))
         yield from operand_edits(place.source, place.statement, texts)
-        forms = [f.format(w) for f in FORMS[:4] for w in texts]
+        forms = [f.format(w) for f in FACTORS for w in texts]
         yield from operand_edits(place.source, place.statement, forms, "missing factor")
 
     def _unsolved(self) -> Iterator[Edit]:
@@ -236,6 +224,14 @@ class Search(Trials):
             claims = self.run([(edit.source, edit.compiled())])
             if claims is not None and np.abs(claims - self.wanted.exact).max() < DOUBLE:
                 return edit.mended()
+        return None
+
+
+def _code(edit: Edit, node: ast.expr) -> Any:
+    """The expression of a place after an edit in it."""
+    try:
+        return compile(ast.unparse(edit.of(node)), "", "eval")
+    except SyntaxError:  # an edit may be no expression
         return None
 
 

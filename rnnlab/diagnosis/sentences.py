@@ -22,7 +22,6 @@ SAID = {
     "brackets": "The brackets stand in the wrong place, so a factor reaches the wrong terms.",
     "index": "The index is wrong: it reads another step or entry, or the loop skips one.",
     "exchanged": "{term} are exchanged.",
-    "slope": "{term} comes out of a tanh, whose derivative is 1 - {term}**2; {term} * (1 - {term}) is a sigmoid's.",
     "option": "The sum or mean is taken over the wrong axis, or does not belong here.",
 }
 CLIPPED = "The gradient is clipped here, so it is no longer the derivative. Clip after the check."
