@@ -16,13 +16,15 @@ from rnnlab.diagnosis.locate import Correction
 from rnnlab.diagnosis.probe import PROBE, Probe, instrumented, places
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.diagnosis.search import Search
-from rnnlab.diagnosis.several import Codes, several
+from rnnlab.diagnosis.several import several
 from rnnlab.diagnosis.source import executed, learners, running, sources
 from rnnlab.diagnosis.trials import is_unpacking
 from rnnlab.diagnosis.wanted import on_other_numbers
 from rnnlab.process import one_blas_thread
 from rnnlab.proof.case import Case, WrongCall, advice
 from rnnlab.proof.exact import COMPLEX, LARGE, TOLERANCE, agrees, best_method, derivative, gradient
+
+Codes = tuple[set[Any], set[Any]]  # those that the backward pass runs, and those that the forward pass runs
 
 
 def examined(make: Callable[[], Case], title: str, rng: np.random.Generator) -> Diagnosis:
@@ -122,7 +124,7 @@ def _mistakes(
         if "self.b" in found.text and "self.b" not in str(found.repair):
             what = "step adds self.b, but its argument a = W_x x + b has the bias already"
         return [replace(found, what=f"{what}: {found.what}")]
-    repairs, right = several(case, codes, method, search, scale, rng)
+    repairs, right = several(search, method, rng)
     if right:
         return [replace(repair.finding, outputs=tuple(wrong)) for repair in repairs]
     return [_unexplained(search, located, wrong)]

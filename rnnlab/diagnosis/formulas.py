@@ -76,15 +76,15 @@ def scaled(text: str, goal: Array, have: Array, whole: Mapping[str, int]) -> Ite
 
 def added_up(goal: Array, operands: Values) -> Iterator[str]:
     """What adds up to the goal over all occurrences: a value, its sum over an axis, or a product of two matrices."""
-    every = {text: v for text, v in operands.items() if all(a.shape == v[0].shape for a in v) and v[0].ndim}
-    whole = {text: np.stack(v) for text, v in every.items()}
-    for text, v in whole.items():
-        forms = [(text, v.sum(axis=0))]
-        forms += [(f"{text}.sum(axis={k})", v.sum(axis=(0, k + 1))) for k in range(v.ndim - 1)]
-        forms += [(f"{text}.sum(axis={k}, keepdims=True)", v.sum(axis=(0, k + 1))[None]) for k in range(v.ndim - 1)]
-        yield from (form for form, value in forms if value.shape == goal.shape and np.allclose(value, goal))
-    for form, value in _matrix_products(operands, goal.shape):
-        if np.allclose(value.sum(axis=0), goal):
+    forms: dict[str, Array] = {}
+    for text, values in operands.items():
+        if values[0].ndim and all(v.shape == values[0].shape for v in values):
+            forms[text] = whole = np.stack(values)
+            for axis, keep in product(range(whole.ndim - 1), (False, True)):
+                name = f"{text}.sum(axis={axis}{', keepdims=True' * keep})"
+                forms[name] = whole.sum(axis=axis + 1, keepdims=keep)
+    for form, whole in (forms | dict(_matrix_products(operands, goal.shape))).items():
+        if whole.shape[1:] == goal.shape and np.allclose(whole.sum(axis=0), goal):
             yield form
 
 

@@ -26,7 +26,7 @@ def missing_repair(search: Search) -> Repair | None:
     search.runs = 0
     rows = []
     for source, statement in search.pairs(False):
-        operands = operands_at(source, [search.names(scope_place(source, statement))])
+        operands = operands_at(source, search.scopes(source, statement)[:1])
         rows.append((source, statement, list(simple_operands(operands))))
     functions = ("np.tanh", "sigmoid", "relu", "rl.ops.sigmoid", "rl.ops.relu")
     calls = (e for source, statement, _ in rows for e in call_edits(source, statement, functions, wrap=True))

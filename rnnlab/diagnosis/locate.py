@@ -21,6 +21,12 @@ from rnnlab.diagnosis.wanted import SAME
 from rnnlab.ops import Array
 
 MOST_ENTRIES = 480  # of one place
+INVERSE: dict[type, tuple[Callable[[Array, Array], Array], Callable[[Array, Array], Array]]] = {
+    ast.Add: (lambda result, right: result - right, lambda result, left: result - left),
+    ast.Sub: (lambda result, right: result + right, lambda result, left: left - result),
+    ast.Mult: (lambda result, right: result / right, lambda result, left: result / left),
+    ast.Div: (lambda result, right: result * right, lambda result, left: left / result),
+}  # the left operand from the result and the right one, and the other way round
 Run = Callable[[Sequence[Any], dict[str, Any]], Array | None]
 
 
@@ -113,19 +119,6 @@ class Correction:
         _, sizes, v = np.linalg.svd(self.columns, full_matrices=False)
         return np.asarray(v[sizes > 1e-9 * max(sizes[0], 1e-300)])
 
-    def of_factor(self) -> Correction:
-        """For the value of x after `x *= f`: the same for f, as long as f has the shape of x."""
-        place = Place(self.place.source, self.place.statement, _root(self.place))
-        now = self.inner.get(id(place.node), [])
-        if [f.shape for f in now] != [c.shape for c in self.claimed]:
-            return self
-        with np.errstate(all="ignore"):
-            exact = [f * e / c for f, e, c in zip(now, self.exact, self.claimed, strict=True)]
-            columns = self.columns * np.concatenate([np.ravel(c / f) for f, c in zip(now, self.claimed, strict=True)])
-        if not all(np.isfinite(e).all() for e in exact) or not np.isfinite(columns).all():
-            return self
-        return Correction(place, now, exact, self.known, columns, self.inner, self.scopes, self.sure)
-
     def fits(self, values: list[Any]) -> bool:
         """Whether every gradient would be right with these values, one for each occurrence."""
         if [np.shape(v) for v in values] != [e.shape for e in self.exact]:
@@ -147,7 +140,7 @@ def solve(run: Run, chosen: Sequence[Directions], claimed: Array, exact: Array) 
     determined = (v[:rank] ** 2).sum(axis=0) > 1 - 1e-6
     cuts = np.cumsum([d.columns.shape[1] for d in chosen])[:-1]
     shares = list(zip(chosen, np.split(change, cuts), np.split(determined, cuts), strict=True))
-    inner = [n for d in chosen for n in subexpressions(_root(d.place))]
+    inner = [n for d in chosen for n in subexpressions(d.place.node)]
     probe = Probe({id(d.place.node): d.changes(c) for d, c, _ in shares})
     mended = run(_codes([d.place for d in chosen], True, inner), {PROBE: probe})
     if mended is None or not np.abs(mended - exact).max() <= 10 * SAME:
@@ -157,21 +150,10 @@ def solve(run: Run, chosen: Sequence[Directions], claimed: Array, exact: Array) 
         key, right = id(d.place.node), probe.values[id(d.place.node)]
         if len(right) == len(d.shapes):
             was = [r - c for r, c in zip(right, d.changes(change), strict=True)]
-            root = _root(d.place)
-            inside = {id(n): probe.values[id(n)] for n in subexpressions(root)} | {key: was}
-            correction = Correction(
-                d.place, was, right, d.changes(determined), d.columns, inside, probe.scopes[key], bool(sure)
-            )
-            found.append(correction.of_factor() if root is not d.place.node else correction)
+            inside = {id(n): probe.values[id(n)] for n in subexpressions(d.place.node)} | {key: was}
+            known = d.changes(determined)
+            found.append(Correction(d.place, was, right, known, d.columns, inside, probe.scopes[key], bool(sure)))
     return found
-
-
-def _root(place: Place) -> ast.expr:
-    """Of `x *= f` what stands on the right."""
-    statement = place.statement
-    if place.after and isinstance(statement, ast.AugAssign) and isinstance(statement.op, ast.Mult):
-        return statement.value
-    return place.node
 
 
 def pushed_down(correction: Correction) -> Iterator[tuple[ast.expr, list[Array], list[Array]]]:
@@ -185,33 +167,19 @@ def pushed_down(correction: Correction) -> Iterator[tuple[ast.expr, list[Array],
         yield node, claimed, exact
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             todo.append((node.operand, [-e for e in exact]))
-        if not isinstance(node, ast.BinOp):
+        if not isinstance(node, ast.BinOp) or type(node.op) not in INVERSE:
             continue
-        left, right = (_values(correction, n, len(exact)) for n in (node.left, node.right))
-        for other, child, shapes, first in ((right, node.left, left, True), (left, node.right, right, False)):
-            if isinstance(child, ast.Constant) or not len(other) == len(shapes) == len(exact):
-                continue
-            with np.errstate(all="ignore"):
-                solved = [_inverse(node.op, e, o, first) for e, o in zip(exact, other, strict=True)]
-            found = [s for s, shape in zip(solved, shapes, strict=True) if s is not None and s.shape == shape.shape]
-            if len(found) == len(exact):
-                todo.append((child, found))
+        parts = node.left, node.right
+        values = [_values(correction, part, len(exact)) for part in parts]
+        for part, own, other, inverse in zip(parts, values, values[::-1], INVERSE[type(node.op)], strict=True):
+            if not isinstance(part, ast.Constant) and len(own) == len(other) == len(exact):
+                with np.errstate(all="ignore"):
+                    right = [np.asarray(inverse(e, o)) for e, o in zip(exact, other, strict=True)]
+                if all(r.shape == v.shape for r, v in zip(right, own, strict=True)):
+                    todo.append((part, right))
 
 
 def _values(correction: Correction, node: ast.expr, count: int) -> list[Array]:
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return [np.asarray(float(node.value))] * count
     return correction.inner.get(id(node), [])
-
-
-def _inverse(operator: ast.operator, result: Array, other: Array, first: bool) -> Array | None:
-    """The one operand that gives this result with the other."""
-    if isinstance(operator, ast.Add):
-        return np.asarray(result - other)
-    if isinstance(operator, ast.Sub):
-        return np.asarray(result + other if first else other - result)
-    if isinstance(operator, ast.Mult):
-        return np.asarray(result / other)
-    if isinstance(operator, ast.Div):
-        return np.asarray(result * other if first else other / result)
-    return None

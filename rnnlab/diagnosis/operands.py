@@ -93,10 +93,10 @@ def simple_operands(operands: Values) -> Values:
     return found
 
 
-def integer_operands(source: Source, scope: Mapping[str, Any]) -> list[str]:
+def integer_operands(source: Source, scopes: Sequence[Mapping[str, Any]]) -> list[str]:
     """The texts of the function that hold arrays, lists or elements of whole numbers: classes, positions."""
     nodes = [n for n in ast.walk(source.tree) if isinstance(n, ast.Name | ast.Subscript | ast.Attribute)]
-    found, names = [], {**source.function.__globals__, **scope}
+    found, names = [], {**source.function.__globals__, **scopes[0]}
     for text in sorted({ast.unparse(n) for n in nodes}):
         try:
             value = as_array(eval(text, names))

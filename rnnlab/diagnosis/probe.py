@@ -53,18 +53,16 @@ class Probe:
     values: dict[int, list[Array]] = field(default_factory=lambda: defaultdict(list))
     scopes: dict[int, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     order: list[int] = field(default_factory=list)
-    single: int = 0  # the first place whose value is of single precision
 
     def __call__(self, n: int, value: Any, scope: dict[str, Any] | None = None, inside: bool = False) -> Any:
         """The value, changed as asked; `inside` changes the array itself, for what other names hold too."""
         if not isinstance(value, np.ndarray | float) or np.asarray(value).dtype.kind not in "fb":
             return value
-        self.single = self.single or (n if getattr(value, "dtype", None) == np.float32 else 0)
         k = len(self.values[n])
         if n in self.add and k < len(self.add[n]) and self.add[n][k].shape == np.shape(value):
             change = self.add[n][k]
             value = np.add(value, change, out=value) if inside and isinstance(value, np.ndarray) else value + change
-        self.values[n].append(np.array(value, float))
+        self.values[n].append(np.array(value))
         self.order.append(n)
         if scope is not None:  # as they are now: the frame goes on using the same dict and the same arrays
             self.scopes[n].append({k: copied(v, depth=2) for k, v in scope.items()})
@@ -120,17 +118,14 @@ def _elements(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _stored(statement: ast.stmt) -> Iterator[ast.expr]:
-    """What holds another value after a statement than one of its expressions: unpacked, `*=`, `out=`."""
+    """What holds another value after a statement than one of its expressions: unpacked, `-= 1`, `out=`."""
     targets: list[ast.expr] = []
     if isinstance(statement, ast.For):  # and what is carried from pass to pass
         targets = [statement.target, *map(ast.Name, carried(statement.body))]
     elif isinstance(statement, ast.Assign):
         targets = [t for t in statement.targets if isinstance(t, ast.Tuple)]
-    elif isinstance(statement, ast.AugAssign):
-        if not isinstance(statement.op, ast.Add | ast.Sub):
-            targets = [statement.target]
-        elif isinstance(statement.value, ast.Constant):
-            targets = [ast.Name(next(n.id for n in ast.walk(statement.target) if isinstance(n, ast.Name)))]
+    elif isinstance(statement, ast.AugAssign) and isinstance(statement.value, ast.Constant):
+        targets = [ast.Name(next(n.id for n in ast.walk(statement.target) if isinstance(n, ast.Name)))]
     elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
         targets = [k.value for k in statement.value.keywords if k.arg == "out"]
     nodes = [n for t in targets for n in (t.elts if isinstance(t, ast.Tuple) else [t])]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from rnnlab.diagnosis.edits import Edit, expression_edits, operand_edits
-from rnnlab.diagnosis.formulas import FORMS, added_up, bracketed, formulas, scaled
+from rnnlab.diagnosis.formulas import FORMS, bracketed, formulas, scaled
 from rnnlab.diagnosis.locate import Correction, directions, pushed_down, recorded, solve, suspects
 from rnnlab.diagnosis.operands import Values, integer_operands, operands_at, simple_operands, whole_numbers
 from rnnlab.diagnosis.probe import Place, places, scope_place
 from rnnlab.diagnosis.source import MOST_CALLS, Source, limited
-from rnnlab.diagnosis.statements import added_line, copies, statement_edits, stored_names, updates
+from rnnlab.diagnosis.statements import copies, statement_edits, stored_names, sums, updates
 from rnnlab.diagnosis.trials import Repair, Trials, is_unpacking
 from rnnlab.proof.case import as_array
 
@@ -61,44 +61,25 @@ class Search(Trials):
             yield from (*self.edits(*pair), *operand_edits(*pair, names))
 
     def _whole_lines(self) -> Iterator[Edit]:
-        """= for +=, a line too many, a loop that ends early, an update that is missing."""
-        for compound in (False, True):
-            yield from (e for pair in self.pairs(compound) for e in statement_edits(*pair))
-            if compound:
-                yield from (e for pair in self.pairs(True) for e in self.edits(*pair))
-            else:
-                returns = [pair for pair in self.pairs(False) if isinstance(pair[1], ast.Return)]
-                yield from (e for pair in returns for e in self.edits(*pair) if e.kind == "exchanged")
-        for source, loop in self.pairs(True):
-            if isinstance(loop, ast.For):
-                scope = self.names(scope_place(source, loop.body[-1], before=False))
-                every = operands_at(source, [scope])
-                plain = simple_operands(every)
-                operands = {w: v[0] for w, v in every.items() if w.isidentifier() or w in plain}
-                operands |= {w: np.zeros(()) for w, v in scope.items() if type(v) in (int, float) and v == 0}
-                yield from updates(source, loop, operands)
-        yield from self._sums()
+        """= for +=, a line too many, a loop that ends early, an update or a sum that is missing."""
+        simple, compound = self.pairs(False), self.pairs(True)
+        yield from (e for pair in simple for e in statement_edits(*pair))
+        returns = [pair for pair in simple if isinstance(pair[1], ast.Return)]
+        yield from (e for pair in returns for e in self.edits(*pair) if e.kind == "exchanged")
+        yield from (e for pair in compound for e in statement_edits(*pair))
+        yield from (e for pair in compound for e in self.edits(*pair))
+        loops = [(s, loop, self.scopes(s, loop.body[-1], False)) for s, loop in compound if isinstance(loop, ast.For)]
+        yield from (e for source, loop, scopes in loops for e in updates(source, loop, scopes[0]))
+        names = self.wanted.names(self.wrong(self.claimed))
+        claimed, exact = np.asarray(self.claims.get(names[0], 0.0)), self.exact.get(names[0], np.zeros(()))
+        if len(names) == 1 and claimed.shape == exact.shape != ():  # the line that adds it up may be missing
+            for source, loop, scopes in loops:
+                yield from sums(source, loop, scopes, claimed, exact - claimed)
 
-    def _sums(self) -> Iterator[Edit]:
-        """The line that adds up one gradient in a loop, where only that gradient is wrong."""
-        name = next(iter(self.wanted.names(self.wrong(self.claimed))), "")
-        claimed, exact = np.asarray(self.claims.get(name, 0.0)), self.exact.get(name, np.zeros(()))
-        if len(self.wanted.names(self.wrong(self.claimed))) > 1 or claimed.shape != exact.shape or not claimed.shape:
-            return
-        for source, loop in self.pairs(True):
-            if isinstance(loop, ast.For):
-                place = scope_place(source, loop.body[-1], before=False)
-                scopes = recorded(self.run, [place], True).scopes[id(place.node)]
-                operands = operands_at(source, scopes) if scopes else {}
-                plain, lack = simple_operands(operands), np.squeeze(exact - claimed)
-                same = [w for w, v in operands.items() if np.squeeze(v[-1]).shape == lack.shape]
-                for total in [w for w in same if np.allclose(np.squeeze(operands[w][-1]), np.squeeze(claimed))][:3]:
-                    for form in added_up(lack.reshape(operands[total][-1].shape), plain):
-                        yield added_line(source, loop, f"{total} += {form}")
-
-    def names(self, place: Place) -> dict[str, Any]:
-        """The local names at a place, the first time."""
-        return next(iter(recorded(self.run, [place], True).scopes[id(place.node)]), {})
+    def scopes(self, source: Source, statement: ast.stmt, before: bool = True) -> list[dict[str, Any]]:
+        """The local names before (or after) a statement, each time that it runs."""
+        place = scope_place(source, statement, before)
+        return recorded(self.run, [place], True).scopes[id(place.node)] or [{}]
 
     def _solved(self) -> Iterator[Edit]:
         """The places of which one change mends everything: edits of their lines, then what the numbers say."""
@@ -180,7 +161,7 @@ class Search(Trials):
             read = {n.id for s in ends for n in ast.walk(s) if isinstance(n, ast.Name)}
             for source, statement in self.pairs(False):
                 if statement in ends or read & stored_names(statement):
-                    operands = operands_at(source, [self.names(scope_place(source, statement))])
+                    operands = operands_at(source, self.scopes(source, statement)[:1])
                     yield from operand_edits(source, statement, [w for w in operands if w.isidentifier()])
         if self.located is None:
             for p in lines.values():
@@ -192,7 +173,7 @@ class Search(Trials):
         for source, statement in self.pairs(False):
             indices = [n.slice for n in ast.walk(statement) if isinstance(n, ast.Subscript)]
             inside = {id(n) for index in indices for n in ast.walk(index)}
-            operands = integer_operands(source, self.names(scope_place(source, statement))) if inside else []
+            operands = integer_operands(source, self.scopes(source, statement)) if inside else []
             yield from (e for e in operand_edits(source, statement, operands) if id(e.node) in inside)
 
     def suggested(self, corrections: Sequence[Correction]) -> Iterator[Edit]:
@@ -206,7 +187,7 @@ class Search(Trials):
         place = correction.place
         if isinstance(place.statement, ast.Assign) and isinstance(place.statement.targets[0], ast.Name):
             name = place.statement.targets[0].id
-            for operand in integer_operands(place.source, correction.scopes[0]):
+            for operand in integer_operands(place.source, correction.scopes):
                 for index in (operand, f"np.arange(len({operand})), {operand}"):
                     for line in (f"{name}[{index}] -= 1", f"{name}[{index}] += 1"):
                         text = f"{ast.unparse(place.statement)}\n{line}"
@@ -216,7 +197,7 @@ class Search(Trials):
         """The first place whose value is of single precision."""
         every = [place for source in self.functions for place in places(source)]
         probe = recorded(self.run, every)
-        return next((p for p in every if id(p.node) == probe.single), None)
+        return next((p for p in every if any(v.dtype == np.float32 for v in probe.values[id(p.node)])), None)
 
     def in_double(self, place: Place) -> str | None:
         """The statement of this place without what makes it single."""

@@ -8,25 +8,20 @@ from typing import Any
 
 from rnnlab.diagnosis.locate import directions, solve, suspects
 from rnnlab.diagnosis.search import Search
-from rnnlab.diagnosis.source import sources
 from rnnlab.diagnosis.trials import Repair
 from rnnlab.diagnosis.wanted import on_other_numbers
-from rnnlab.proof.case import Case
 from rnnlab.proof.exact import gradient
 
 MOST_MISTAKES = 4
 MOST_PAIRS = 6  # of places that are looked at closely
-Codes = tuple[set[Any], set[Any]]  # those that the backward pass runs, and those that the forward pass runs
 
 
-def several(case: Case, codes: Codes, method: str, search: Search, scale: float, rng: Any) -> tuple[list[Repair], bool]:
-    """Several mistakes: first over one time step, where each stands alone, then over all."""
-    found: list[Repair] = []
-    functions = sources(*codes)
-    longer = Search(case, search.exact, functions, search.elsewhere, scale)
-    longer.most = 2 * longer.most // 3
-    remake = case.remake
-    if remake is not None and case.steps > 1:
+def several(search: Search, method: str, rng: Any) -> tuple[list[Repair], bool]:
+    """Several mistakes: first over one time step, where each stands alone, then over all; whether all are mended."""
+    found, remake = list[Repair](), search.case.remake
+    search.most = 2 * search.most // 3
+    search.seen.clear()
+    if remake is not None and search.case.steps > 1:
         short = remake(rng, True)
         try:
             claims = short.claims()
@@ -34,23 +29,21 @@ def several(case: Case, codes: Codes, method: str, search: Search, scale: float,
             claims = {}
         exact = dict(claims)  # a loss among them is what it is
         exact |= {n: gradient(partial(short.loss, n), x, method) for n, x in short.inputs.items() if n in claims}
-        shorter = Search(short, exact or search.exact, functions, on_other_numbers(remake(rng, True), method, rng))
-        shorter.most = longer.most
+        shorter = Search(short, exact, search.functions, on_other_numbers(remake(rng, True), method, rng))
+        shorter.most = search.most
         if claims and shorter.wrong(shorter.wanted.vector(claims)).any():
             found, right = all_repairs(shorter, MOST_MISTAKES)
-            longer.current = shorter.current
-            if not right:
-                return found, False
-            now = longer.run([])
-            if now is not None and not longer.wrong(now).any():
-                return found, True
-    more, right = all_repairs(longer, MOST_MISTAKES)
+            search.current = shorter.current
+            now = search.run([]) if right else None
+            if not right or (now is not None and not search.wrong(now).any()):
+                return found, right
+    more, right = all_repairs(search, MOST_MISTAKES)
     return found + more, right
 
 
 def all_repairs(search: Search, most: int) -> tuple[list[Repair], bool]:
     """One edit after another until everything is right, and whether it is."""
-    found: list[Repair] = []
+    found = list[Repair]()
     while len(found) < most:
         repair = search.repair() or search.partial
         if repair is None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
+from typing import Any
+
+import numpy as np
 
 from rnnlab.diagnosis.edits import Edit
+from rnnlab.diagnosis.formulas import added_up
+from rnnlab.diagnosis.operands import operands_at, simple_operands
 from rnnlab.diagnosis.rules import OPERATORS, is_stored
 from rnnlab.diagnosis.source import Source
 from rnnlab.ops import Array
@@ -58,39 +63,52 @@ def copies(source: Source) -> Iterator[Edit]:
             yield Edit(source, first, first, lines, "argument", argument.arg)
 
 
-def updates(source: Source, loop: ast.For, operands: Mapping[str, Array]) -> Iterator[Edit]:
+def updates(source: Source, loop: ast.For, scope: Mapping[str, Any]) -> Iterator[Edit]:
     """An update that is missing at the end of a loop: `carried = new`, first of names that the loop only reads.
 
-    `operands` are the arrays that have a name there; only what has the shape of the old value can take its place, or
-    anything where the old value is still the number 0.
+    Only what has the shape of the old value can take its place, or anything where that is still the number 0.
     """
+    every = operands_at(source, [scope])
+    plain = simple_operands(every)
+    shapes = {w: v[0].shape for w, v in every.items() if w.isidentifier() or w in plain}
+    shapes |= {w: () for w, v in scope.items() if type(v) in (int, float) and v == 0}
     names = [n for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Name)]
     stored, read = ({n.id for n in names if isinstance(n.ctx, kind)} for kind in (ast.Store, ast.Load))
-    carried = sorted((n for n in operands if n in read), key=lambda n: (n in stored, n))
-    new = sorted(operands, key=lambda w: (w in read, w not in stored, len(w), w))
-    pairs = [(a, b) for a in carried for b in new if a != b and operands[a].shape in ((), operands[b].shape)]
+    carried = sorted((n for n in shapes if n in read), key=lambda n: (n in stored, n))
+    new = sorted(shapes, key=lambda w: (w in read, w not in stored, len(w), w))
+    pairs = [(a, b) for a in carried for b in new if a != b and shapes[a] in ((), shapes[b])]
     pairs = [(a, b) for a, b in pairs if a not in stored or b in stored]
     loose = [(a, b) for a, b in pairs if a not in stored and b in stored - read]
     both = [(f"{a}, {c}", f"{b}, {d}") for (a, b), (c, d) in permutations(loose, 2) if a < c and b != d]
     for a, b in (*both[:20], *pairs):
-        line, end = f"{a} = {b}", len(loop.body) - 1
-        root = b.partition("[")[0]
-        makers = [n for n, s in enumerate(loop.body) if {b, root} & {ast.unparse(t) for t in _stores(s)}]
+        makers = [n for n, s in enumerate(loop.body) if {b, b.partition("[")[0]} & {ast.unparse(t) for t in _stores(s)}]
         reads = [n for n, s in enumerate(loop.body) for x in ast.walk(s) if isinstance(x, ast.Name) and x.id == a]
-        at = loop.body[makers[-1] if makers and makers[-1] >= max(reads, default=0) else end]
-        yield Edit(source, at, at, f"{ast.unparse(at)}\n{line}", "missing update", line)
+        at = loop.body[makers[-1] if makers and makers[-1] >= max(reads, default=0) else -1]
+        yield _line_after(source, at, f"{a} = {b}", "missing update")
 
 
-def added_line(source: Source, loop: ast.For, line: str) -> Edit:
-    """A sum more in a loop: beside its other sums, unless a name changes after them; then at the end."""
-    used = {n.id for n in ast.walk(ast.parse(line)) if isinstance(n, ast.Name)}
-    at = len(loop.body) - 1
-    while at and not isinstance(loop.body[at], ast.AugAssign):
-        at -= 1
-    later = {name for s in loop.body[at + 1 :] for name in stored_names(s)}
-    place = loop.body[-1 if later & used or not isinstance(loop.body[at], ast.AugAssign) else at]
-    lines = [ast.unparse(place), line]
-    return Edit(source, place, place, "\n".join(lines[::-1] if hasattr(place, "body") else lines), "missing line", line)
+def sums(
+    source: Source, loop: ast.For, scopes: Sequence[Mapping[str, Any]], claimed: Array, lack: Array
+) -> Iterator[Edit]:
+    """A sum that is missing in a loop: `total += form`, of what is claimed and of what adds up to what it lacks.
+
+    It stands beside the loop's other sums, unless a name changes after them; then at the end.
+    """
+    operands = operands_at(source, scopes)
+    totals = [w for w, v in operands.items() if np.squeeze(v[-1]).shape == np.squeeze(claimed).shape]
+    for total in [w for w in totals if np.allclose(np.squeeze(operands[w][-1]), np.squeeze(claimed))][:3]:
+        for form in added_up(lack.reshape(operands[total][-1].shape), simple_operands(operands)):
+            line = f"{total} += {form}"
+            used = {n.id for n in ast.walk(ast.parse(line)) if isinstance(n, ast.Name)}
+            last = max((n for n, s in enumerate(loop.body) if isinstance(s, ast.AugAssign)), default=-1)
+            later = {name for s in loop.body[last + 1 :] for name in stored_names(s)}
+            yield _line_after(source, loop.body[-1 if later & used else last], line, "missing line")
+
+
+def _line_after(source: Source, at: ast.stmt, line: str, kind: str) -> Edit:
+    """A line more behind this statement; before it, where it is a sum beside a loop or branch."""
+    lines = [line, ast.unparse(at)] if hasattr(at, "body") and kind == "missing line" else [ast.unparse(at), line]
+    return Edit(source, at, at, "\n".join(lines), kind, line)
 
 
 def stored_names(statement: ast.stmt) -> set[str]:
