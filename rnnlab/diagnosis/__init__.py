@@ -11,8 +11,8 @@ What one case goes through, and the file of each step:
     search, several            the order in which edits are tried, for one mistake and for more
     sentences, report          what is said of it
 
-`examine` leads one case through these steps. `forward` and `compare` do the same for forward passes, and `paths` tells
-what is known of a cell without source. A new kind of mistake is a rule, and its sentence in `sentences`.
+`examine` leads one case through these steps, `forward` a forward pass, and `paths` tells what is known of a cell
+without source. A new kind of mistake is a rule, and its sentence in `sentences`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import numpy as np
 from rnnlab.batch import Batch
 from rnnlab.cells.base import Cell
 from rnnlab.cells.bidirectional import Recurrent
-from rnnlab.diagnosis.compare import compare_cells
 from rnnlab.diagnosis.examine import examined
+from rnnlab.diagnosis.forward import compare_cells
 from rnnlab.diagnosis.paths import step_findings
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.model import SequenceModel
@@ -178,9 +178,8 @@ def _of_functions(make: Callable[[Any], Case], given: Any, title: str, rng: np.r
 
 def _of_layer(layer: Recurrent, T: int, B: int, rng: np.random.Generator) -> Diagnosis:
     """A cell, or each cell of a `Bidirectional`."""
-    if isinstance(layer, Cell):
-        return _of_cell(layer, T, B, rng)
-    return _together(repr(layer), [_of_cell(cell, T, B, rng) for cell in layer.cells])
+    cells = (layer,) if isinstance(layer, Cell) else layer.cells
+    return _together(repr(layer), [_of_cell(cell, T, B, rng) for cell in cells])
 
 
 def _together(title: str, reports: Sequence[Diagnosis]) -> Diagnosis:

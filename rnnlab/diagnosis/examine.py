@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import traceback
 import warnings
 from collections.abc import Callable
@@ -19,11 +20,13 @@ from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.several import several
 from rnnlab.diagnosis.source import executed, learners, running, sources
 from rnnlab.diagnosis.trials import is_unpacking
-from rnnlab.diagnosis.wanted import on_other_numbers
+from rnnlab.diagnosis.wanted import Wanted, on_other_numbers
 from rnnlab.process import one_blas_thread
 from rnnlab.proof.case import Case, WrongCall, advice
-from rnnlab.proof.exact import COMPLEX, LARGE, TOLERANCE, agrees, best_method, derivative, gradient
+from rnnlab.proof.exact import COMPLEX, LARGE, TOLERANCE, agrees, best_method, gradient
 
+NOWHERE: tuple[str, int | None, str] = ("", None, "")  # neither function, nor line, nor text
+LINEAR = 1e-9  # of what is scaled up and down again
 Codes = tuple[set[Any], set[Any]]  # those that the backward pass runs, and those that the forward pass runs
 
 
@@ -33,7 +36,8 @@ def examined(make: Callable[[], Case], title: str, rng: np.random.Generator) -> 
         warnings.simplefilter("ignore")  # of edits, which may be anything
         try:
             case = make()
-            first, again = (_losses(case) for _ in range(2))
+            name, value = next(iter(case.inputs.items()))
+            first, again = (np.real(case.loss(name, value)) for _ in range(2))
             record = case.record()
         except MemoryError as error:
             raise MemoryError("T, B: expected a case that fits into memory; take smaller ones") from error
@@ -53,11 +57,6 @@ def examined(make: Callable[[], Case], title: str, rng: np.random.Generator) -> 
         return _compared(case, title, result, (codes, executed(case.record)[1]), rng)
 
 
-def _losses(case: Case) -> list[Any]:
-    name, value = next(iter(case.inputs.items()))
-    return [np.real(case.loss(name, value))]
-
-
 def _compared(case: Case, title: str, result: Any, codes: Codes, rng: np.random.Generator) -> Diagnosis:
     """The claimed gradients against the exact ones, and the search for what mends them."""
     raised = result if isinstance(result, Exception) else None
@@ -74,18 +73,12 @@ def _compared(case: Case, title: str, result: Any, codes: Codes, rng: np.random.
             )
             return Diagnosis(title, (Finding("state left over", what, outputs=tuple(claims)),))
     names = list(case.inputs) if raised else [name for name in claims if name in case.inputs]
-
-    def right(name: str) -> bool:
-        value = case.inputs[name]
-        direction = rng.normal(size=value.shape)
-        number = derivative(partial(case.loss, name), value, direction, method)
-        return agrees(claims[name], direction, number, TOLERANCE[method])
-
-    wrong = names if raised else [n for n in names if not right(n)]
-    scale = 1.0
+    bound, scale = TOLERANCE[method], 1.0
+    wrong = [n for n in names if raised or not agrees(claims[n], *case.along(n, method, rng), bound)]
     if not wrong and case.takes_scale:
-        large = case.claims(LARGE)
-        wrong, scale = [n for n in names if not _same(large[n] / LARGE, claims[n])], LARGE
+        small, scale = Wanted({n: claims[n] for n in names}), LARGE
+        large = small.vector({n: g / LARGE for n, g in case.claims(LARGE).items()})
+        wrong = small.names(~(np.abs(large - small.exact) <= LINEAR))
     if not wrong:
         return Diagnosis(title, (), tuple(notes))
     exact = {n: g for n, g in claims.items() if n not in wrong} if scale == 1 else dict(claims)
@@ -132,10 +125,7 @@ def _mistakes(
 
 def _unexplained(search: Search, located: Correction | None, wrong: list[str]) -> Finding:
     """What is known without a repair: the line, its value, and of what that should be the derivative."""
-    here: tuple[str, int | None, str] = ("", None, "")
-    if located is not None:
-        place = located.place
-        here = (place.source.name, place.statement.lineno, place.source.text(place.statement))
+    here = located.place.source.where(located.place.statement) if located else NOWHERE
     if all(not np.any(search.claims.get(name, 1.0)) for name in wrong):
         what = f"All zeros: {listing(wrong)}. Is the gradient never written, or is a line lost?"
         return Finding("never written", what, *here, None, tuple(wrong))
@@ -150,12 +140,10 @@ def _unexplained(search: Search, located: Correction | None, wrong: list[str]) -
     k = int(np.argmax([o.max() for o in off]))
     index = np.unravel_index(np.argmax(off[k]), off[k].shape)
     was, should = located.claimed[k][index], located.exact[k][index]
-    numbers = f"`{place.text}` {list(map(int, index))} is {was:.6g} and should be {should:.6g}"
-    what = f"The value of `{place.text}` is wrong, and no small edit was found that mends it."
+    numbers = f"`{located.place.text}` {list(map(int, index))} is {was:.6g} and should be {should:.6g}"
+    what = f"The value of `{located.place.text}` is wrong, and no small edit was found that mends it."
     if meaning := _meaning(search.case, located):
         what += f" It should be {meaning}."
-    if _mixes(located):
-        what += " The right value mixes the units of a row (a mean or a norm in the forward pass?), this one does not."
     return Finding("unexplained", what, *here, None, tuple(wrong), numbers)
 
 
@@ -183,51 +171,24 @@ def _meaning(case: Case, located: Correction) -> str:
     return ""
 
 
-def _mixes(located: Correction) -> bool:
-    """Whether the right values of every row add up to 0, as behind a mean, and the claimed ones do not."""
-    if any(e.ndim != 2 or e.shape[-1] < 3 for e in located.exact):
-        return False
-    off, size, other = (
-        max(float(np.abs(v).max(initial=0)) for v in row)
-        for row in (
-            [e.sum(axis=-1) for e in located.exact],
-            located.exact,
-            [c.sum(axis=-1) for c in located.claimed],
-        )
-    )
-    return off < 1e-8 * size < other
-
-
 def _single_precision(search: Search, names: list[str]) -> Finding:
     place = search.single()
+    here = place.source.where(place.statement) if place else NOWHERE
     what = (
         "A value of single precision (float32) stands in the backward pass: its error is that of float32, about 1e-7."
     )
-    if place is None:
-        return Finding("float32", what, outputs=tuple(names))
-    repair = search.in_double(place)
-    text, line = place.source.text(place.statement), place.statement.lineno
-    return Finding("float32", what, place.source.name, line, text, repair, tuple(names))
+    return Finding("float32", what, *here, search.in_double(place) if place else None, tuple(names))
 
 
 def _raised(where: str, error: Exception) -> Finding:
     """What a learner's code raises, and the line of theirs that it comes from."""
     frames = [(f, n) for f, n in traceback.walk_tb(error.__traceback__) if learners({f.f_code})]
     message = ": ".join(filter(None, (type(error).__name__, str(error).strip(" ."), advice(error).rstrip("."))))
-    if not frames:
-        return Finding("exception", f"{where} raises {message.rstrip('?.')}.", outputs=(where,))
-    frame, line = frames[-1]
-    import linecache
-
-    text = linecache.getline(frame.f_code.co_filename, line).strip()
-    return Finding(
-        "exception", f"{where} raises {message.rstrip('?.')}.", frame.f_code.co_name, line, text, None, (where,)
-    )
-
-
-def _same(a: Any, b: Any) -> bool:
-    with np.errstate(invalid="ignore"):
-        return bool(np.abs(a - b).max(initial=0) <= 1e-9 * max(np.abs(b).max(initial=0), 1e-12))
+    here = NOWHERE
+    if frames:
+        frame, line = frames[-1]
+        here = frame.f_code.co_name, line, linecache.getline(frame.f_code.co_filename, line).strip()
+    return Finding("exception", f"{where} raises {message.rstrip('?.')}.", *here, None, (where,))
 
 
 def _notes(case: Case, claims: Any, method: str) -> list[str]:

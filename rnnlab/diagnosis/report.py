@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -85,6 +86,6 @@ class Diagnosis:
         return "".join([*parts, *(f"<p>note: {html.escape(note)}</p>" for note in self.notes)])
 
 
-def listing(names: list[str] | tuple[str, ...]) -> str:
+def listing(names: Sequence[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -53,13 +53,10 @@ class Source:
         self.statements = [s for s in every if not (isinstance(s, ast.Expr) and ast.unparse(s) == f"{LIMIT}()")]
         self.statements.sort(key=lambda s: (s.lineno, s.col_offset))
 
-    @property
-    def name(self) -> str:
-        return self.function.__qualname__.rpartition("<locals>.")[2]
-
-    def text(self, statement: ast.stmt) -> str:
-        """The line of a statement, as the learner wrote it; of a loop or branch its first line."""
-        return one_line(statement, linecache.getline(self.function.__code__.co_filename, statement.lineno))
+    def where(self, statement: ast.stmt) -> tuple[str, int, str]:
+        """Function, line and text of a statement, as the learner wrote it; of a loop or branch its first line."""
+        written = linecache.getline(self.function.__code__.co_filename, statement.lineno)
+        return self.function.__qualname__.rpartition("<locals>.")[2], statement.lineno, one_line(statement, written)
 
     def compiled(self, tree: ast.FunctionDef) -> CodeType:
         """The code of the function with another definition, which fits the same function object."""

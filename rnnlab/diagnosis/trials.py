@@ -36,8 +36,7 @@ class Repair:
     @classmethod
     def of(cls, edit: Edit, left: int = 0) -> Repair:
         """With what is said of it, which is found before the edit is kept."""
-        source, statement = edit.source, edit.statement
-        where = source.name, statement.lineno, source.text(statement)
+        where = edit.source.where(edit.statement)
         return cls(edit, Finding(edit.kind, sentence(edit), *where, edit.mended()), left)
 
 
@@ -47,14 +46,8 @@ class Trials:
     def __init__(
         self, case: Case, exact: Arrays, functions: Sequence[Source], elsewhere: Check, scale: float = 1.0
     ) -> None:
-        self.case, self.wanted, self.functions, self.elsewhere, self.scale = (
-            case,
-            Wanted(exact),
-            functions,
-            elsewhere,
-            scale,
-        )
-        self.exact = exact
+        self.case, self.functions, self.elsewhere, self.scale = case, functions, elsewhere, scale
+        self.exact, self.wanted = exact, Wanted(exact)
         self.closures = any(source.within for source in functions)  # a forward pass makes the backward pass
         self.current: dict[int, tuple[Source, Any]] = {}
         self.runs, self.most = 0, MOST_RUNS

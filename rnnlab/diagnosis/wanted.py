@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection
-from functools import partial
 
 import numpy as np
 
 from rnnlab.ops import Array
 from rnnlab.proof.case import LOSS, Arrays, Case
-from rnnlab.proof.exact import FLOOR, agrees, derivative
+from rnnlab.proof.exact import FLOOR, agrees
 
 SAME = 1e-6  # relative to the largest number compared
 Check = Callable[[Collection[str]], bool]  # whether the gradients of these arrays are right elsewhere too
@@ -45,13 +44,11 @@ class Wanted:
 
 def on_other_numbers(case: Case, method: str, rng: np.random.Generator, scale: float = 1.0) -> Check:
     """The same functions on other numbers, of other sizes where that is possible: a repair must hold there too."""
-    loss, asked = None, {}
+    loss = None
     with np.errstate(all="ignore"):
         with contextlib.suppress(Exception):  # of code that raises there is no loss
             loss = case.claims(1.0).get(LOSS)
-        for name, value in case.inputs.items():
-            direction = rng.normal(size=value.shape)
-            asked[name] = direction, derivative(partial(case.loss, name), value, direction, method)
+        asked = {name: case.along(name, method, rng) for name in case.inputs}
 
     def right(names: Collection[str]) -> bool:
         try:

@@ -11,6 +11,7 @@ import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from rnnlab.cells.base import Cell, Gradients, Tape, read_only
 from rnnlab.cells.bidirectional import Recurrent
 from rnnlab.model import SequenceModel
 from rnnlab.ops import Array
+from rnnlab.proof.exact import derivative
 from rnnlab.saving import arguments
 from rnnlab.validate import describe
 
@@ -99,6 +101,11 @@ class Case:
     def claims(self, scale: float = 1.0) -> Arrays:
         """The gradients that the backward pass claims, as copies."""
         return {name: np.array(g) for name, g in self.back(self.record(), scale).items()}
+
+    def along(self, name: str, method: str, rng: np.random.Generator) -> tuple[Array, float]:
+        """A random direction of one input, and the exact derivative along it."""
+        value, direction = self.inputs[name], rng.normal(size=self.inputs[name].shape)
+        return direction, derivative(partial(self.loss, name), value, direction, method)
 
 
 def as_array(value: Any) -> Array:
