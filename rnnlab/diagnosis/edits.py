@@ -50,8 +50,8 @@ class Edit:
         """The new expression or statements, in the line of what they replace."""
         if isinstance(self.node, ast.stmt):
             new: Any = ast.parse(self.text).body or [ast.Pass()]
-        else:  # an index may hold a slice, which alone is no expression
-            new = expression(self.text, self._in_index())
+        else:
+            new = _expression(self.text)
         for tree in new if isinstance(new, list) else [new]:
             for node in ast.walk(tree):
                 if "lineno" in node._attributes:
@@ -60,10 +60,6 @@ class Edit:
                 if isinstance(getattr(self.node, "ctx", None), ast.Store) and node is tree:
                     node.ctx = ast.Store()
         return new
-
-    def _in_index(self) -> bool:
-        parent, name, _ = slots(self.source)[id(self.node)]
-        return isinstance(self.node, ast.Slice) or (isinstance(parent, ast.Subscript) and name == "slice")
 
     def compiled(self) -> CodeType:
         return self.source.compiled(self.of(self.source.tree))
@@ -121,17 +117,12 @@ def expression_edits(source: Source, statement: ast.stmt, constants: Iterable[st
     found += [("another operand", n, c) for n in numbers for c in constants if c != ast.unparse(n)]
     for root in roots:
         texts = sorted({ast.unparse(n) for n in ast.walk(root) if isinstance(n, ast.Name) or _is_element(n)})
-        pairs = [
-            (a, b) for a, b in combinations(texts, 2) if a.partition("[")[0] == b.partition("[")[0] or "[" not in a + b
-        ]
-        for a, b in pairs if len(texts) <= 16 and id(root) in slots(source) else ():
-            new = _Exchanged({a: b, b: a}).visit(copy.deepcopy(root))
-            found.append((f"exchanged|{a} and {b}", root, ast.unparse(new)))
-        slices = [n for n in ast.walk(root) if isinstance(n, ast.Slice)] if id(root) in slots(source) else []
-        for first, second in combinations(slices, 2):
+        for a, b in combinations(texts, 2) if len(texts) <= 16 else ():
+            if a.partition("[")[0] == b.partition("[")[0] or "[" not in a + b:
+                found.append((f"exchanged|{a} and {b}", root, _exchanged(root, {a: b, b: a})))
+        for first, second in combinations([n for n in ast.walk(root) if isinstance(n, ast.Slice)], 2):
             for (_, a), (_, b) in product(indices(first, steps), indices(second, steps)):
-                both = _Exchanged({ast.unparse(first): a, ast.unparse(second): b})
-                found.append(("index", root, ast.unparse(both.visit(copy.deepcopy(root)))))
+                found.append(("index", root, _exchanged(root, {ast.unparse(first): a, ast.unparse(second): b})))
     seen: set[str] = {one_line(statement)}
     for kind, node, text in found:
         kind, _, term = kind.partition("|")
@@ -163,7 +154,7 @@ def operand_edits(
 
 def _is_side(source: Source, node: ast.expr) -> bool:
     """One side of a matrix product, or what is transposed."""
-    parent = slots(source).get(id(node), (None,))[0]
+    parent = slots(source)[id(node)][0]
     product = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.MatMult)
     return product or (isinstance(parent, ast.Attribute) and parent.attr == "T")
 
@@ -171,11 +162,11 @@ def _is_side(source: Source, node: ast.expr) -> bool:
 def call_edits(source: Source, statement: ast.stmt, functions: Iterable[str], wrap: bool = False) -> Iterator[Edit]:
     """Another of these functions wherever one is called; with `wrap` also one of them around a value or a call."""
     functions = list(functions)
-    for root in (root for root in _own_expressions(statement) if id(root) in slots(source)):
+    for root in _own_expressions(statement):
         called = {ast.unparse(n.func) for n in ast.walk(root) if isinstance(n, ast.Call) and len(n.args) == 1}
         for old, new in product(sorted(called), functions):
-            text = ast.unparse(_Exchanged({old: new}).visit(copy.deepcopy(root)))
             if old != new:
+                text = _exchanged(root, {old: new})
                 yield Edit(source, statement, root, text, "another operand", ast.unparse(root))
         for node in (n for n in ast.walk(root) if wrap and isinstance(n, (*OPERANDS, ast.BinOp, ast.Call))):
             if _value(source, node):
@@ -184,10 +175,8 @@ def call_edits(source: Source, statement: ast.stmt, functions: Iterable[str], wr
                 yield from (Edit(source, statement, node, t, "another operand", ast.unparse(node)) for t in texts)
 
 
-def expression(text: str, in_index: bool = False) -> ast.expr:
-    """The tree of an expression; what stands in an index may be a slice, which alone is none."""
-    if not in_index and ":" not in text:
-        return ast.parse(text, mode="eval").body
+def _expression(text: str) -> ast.expr:
+    """The tree of an expression, read as an index: there it may be a slice, which alone is none."""
     whole = ast.parse(f"x[{text}]", mode="eval").body
     assert isinstance(whole, ast.Subscript)
     return whole.slice
@@ -195,10 +184,15 @@ def expression(text: str, in_index: bool = False) -> ast.expr:
 
 class _Exchanged(ast.NodeTransformer):
     def __init__(self, other: Mapping[str, str]) -> None:
-        self.other = {old: expression(new) for old, new in other.items()}
+        self.other = {old: _expression(new) for old, new in other.items()}
 
     def visit(self, node: ast.AST) -> Any:
         return self.other.get(ast.unparse(node)) or self.generic_visit(node)
+
+
+def _exchanged(root: ast.AST, other: Mapping[str, str]) -> str:
+    """The text of an expression, with other texts in the place of some."""
+    return ast.unparse(_Exchanged(other).visit(copy.deepcopy(root)))
 
 
 def _is_element(node: ast.AST) -> bool:
@@ -223,7 +217,7 @@ def _own_expressions(statement: ast.stmt) -> list[ast.AST]:
 
 def _value(source: Source, node: ast.AST) -> bool:
     """Not the name of a function or a module, which holds no number."""
-    parent, name, _ = slots(source).get(id(node), (None, "func", None))
+    parent, name, _ = slots(source)[id(node)]
     scope = source.function.__globals__
     module = isinstance(node, ast.Name) and (node.id == "self" or inspect.ismodule(scope.get(node.id)))
     return name != "func" and not (module and isinstance(parent, ast.Attribute))
