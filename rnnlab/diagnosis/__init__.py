@@ -7,7 +7,7 @@ What one case goes through, and the file of each step:
     locate                     finds the places where one change mends everything, and solves for the right values
     rules, edits, statements   small changes of an expression, and of a whole line
     operands, formulas         what has a name at a place, and which formula of it gives the right values
-    trials, wanted             run the code with an edit in place, and compare what it claims with the exact gradients
+    trials                     run the code with an edit in place, and compare what it claims with the exact gradients
     search, several            the order in which edits are tried, for one mistake and for more
     sentences, report          what is said of it
 

@@ -19,8 +19,7 @@ from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.several import several
 from rnnlab.diagnosis.source import executed, learners, running, sources
-from rnnlab.diagnosis.trials import is_unpacking
-from rnnlab.diagnosis.wanted import Wanted, on_other_numbers
+from rnnlab.diagnosis.trials import Wanted, is_unpacking, on_other_numbers
 from rnnlab.process import one_blas_thread
 from rnnlab.proof.case import Case, WrongCall, advice
 from rnnlab.proof.exact import COMPLEX, LARGE, TOLERANCE, agrees, best_method, gradient

@@ -19,10 +19,9 @@ from rnnlab.diagnosis.operands import operands_at, simple_operands
 from rnnlab.diagnosis.report import Diagnosis, Finding, listing
 from rnnlab.diagnosis.search import Search
 from rnnlab.diagnosis.source import Source, executed, sources
-from rnnlab.diagnosis.trials import Repair
-from rnnlab.diagnosis.wanted import SAME, Wanted
+from rnnlab.diagnosis.trials import Repair, Wanted
 from rnnlab.proof.case import Arrays, Case, random_bias
-from rnnlab.proof.exact import agrees
+from rnnlab.proof.exact import SAME, agrees
 
 ACTIVATIONS = ("np.tanh", "sigmoid", "relu", "rl.ops.sigmoid", "rl.ops.relu")
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from rnnlab.diagnosis.probe import PROBE, Place, Probe, instrumented, places, subexpressions
 from rnnlab.diagnosis.source import Source
-from rnnlab.diagnosis.wanted import SAME
 from rnnlab.ops import Array
+from rnnlab.proof.exact import SAME
 
 MOST_ENTRIES = 480  # of one place
 INVERSE: dict[type, tuple[Callable[[Array, Array], Array], Callable[[Array, Array], Array]]] = {

@@ -168,30 +168,30 @@ def instrumented(
         names = ast.Call(ast.Name("locals", ast.Load()), [], []) if local_names else ast.Constant(None)
         return ast.Call(ast.Name(PROBE, ast.Load()), [ast.Constant(key), value, names, ast.Constant(inside)], [])
 
+    def line(place: Place) -> ast.stmt:
+        """A probe of a name beside its statement; where that gave it an array of others, the name gets a new one."""
+        loop, at = isinstance(place.statement, ast.For), place.statement
+        unpacks = loop or (isinstance(at, ast.Assign) and isinstance(at.targets[0], ast.Tuple))
+        value = call(id(place.node), place.node, inside=not unpacks)
+        if not unpacks or not isinstance(place.node, ast.Name):
+            return ast.copy_location(ast.Expr(value), at)
+        new: ast.stmt = ast.Assign([ast.Name(place.text, ast.Store())], value)
+        there = ast.parse(f"{place.text!r} in locals()", mode="eval").body  # from the second pass on
+        return ast.copy_location(ast.If(there, [new], []) if loop else new, at)
+
     class Wrap(ast.NodeTransformer):
         def visit(self, node: ast.AST) -> Any:
-            plain = ast.NodeTransformer.generic_visit(self, _shallow(node))
+            plain = self.generic_visit(_shallow(node))
             if id(node) in wrapped and isinstance(plain, ast.expr):
                 return call(id(node), plain)
-            lines: list[ast.stmt] = []
-            for place in behind.get(id(node), ()):
-                unpacks = isinstance(node, ast.For) or (
-                    isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
-                )
-                value = call(id(place.node), place.node, inside=not unpacks)
-                name = unpacks and isinstance(place.node, ast.Name)
-                line: ast.stmt = ast.Assign([ast.Name(place.text, ast.Store())], value) if name else ast.Expr(value)
-                if name and isinstance(node, ast.For):  # it may be there from the second pass on
-                    there = ast.parse(f"{place.text!r} in locals()", mode="eval").body
-                    line = ast.If(there, [line], [])
-                lines.append(ast.copy_location(line, place.statement))
-            if isinstance(plain, ast.For) and not any(
-                isinstance(p.node, ast.Constant) for p in behind.get(id(node), ())
-            ):
+            beside = behind.get(id(node), [])
+            lines = [line(place) for place in beside]
+            if lines and isinstance(plain, ast.For) and not isinstance(beside[0].node, ast.Constant):
                 plain.body = [*lines, *plain.body]  # what a pass begins with
                 return plain
-            before = any(place.before for place in behind.get(id(node), ()))
-            return ([*lines, plain] if before else [plain, *lines]) if lines else plain
+            if lines:
+                return [*lines, plain] if beside[0].before else [plain, *lines]
+            return plain
 
     return source, source.compiled(ast.fix_missing_locations(Wrap().visit(source.tree)))
 

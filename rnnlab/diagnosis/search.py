@@ -13,7 +13,7 @@ import numpy as np
 from rnnlab.diagnosis.edits import Edit, expression_edits, operand_edits
 from rnnlab.diagnosis.formulas import FORMS, bracketed, formulas, scaled
 from rnnlab.diagnosis.locate import Correction, directions, pushed_down, recorded, solve, suspects
-from rnnlab.diagnosis.operands import Values, integer_operands, operands_at, simple_operands, whole_numbers
+from rnnlab.diagnosis.operands import integer_operands, operands_at, simple_operands, whole_numbers
 from rnnlab.diagnosis.probe import Place, places, scope_place
 from rnnlab.diagnosis.source import MOST_CALLS, Source, limited
 from rnnlab.diagnosis.statements import copies, statement_edits, stored_names, sums, updates
@@ -137,13 +137,6 @@ class Search(Trials):
                     new, term = (part.replace(UNKNOWN, text) for part in (template.text, template.term))
                     yield replace(template, text=new, term=term)
 
-    def _any_operand(self, place: Place, operands: Values) -> Iterator[Edit]:
-        """Other operands and one more factor, from all that has a name there."""
-        texts = list(simple_operands(operands))
-        yield from operand_edits(place.source, place.statement, texts)
-        forms = [f.format(w) for f in FACTORS for w in texts]
-        yield from operand_edits(place.source, place.statement, forms, "missing factor")
-
     def _unsolved(self) -> Iterator[Edit]:
         """The lines that reach what is wrong, where the numbers do not say what they should have been."""
         self.runs = 0
@@ -166,7 +159,10 @@ class Search(Trials):
         if self.located is None:
             for p in lines.values():
                 scopes = recorded(self.run, [p], True).scopes[id(p.node)]
-                yield from self._any_operand(p, operands_at(p.source, scopes)) if scopes else ()
+                names = list(simple_operands(operands_at(p.source, scopes))) if scopes else []
+                yield from operand_edits(p.source, p.statement, names)
+                factors = [form.format(name) for form in FACTORS for name in names]
+                yield from operand_edits(p.source, p.statement, factors, "missing factor")
 
     def _positions(self) -> Iterator[Edit]:
         """Other whole numbers as an index: another class, another token."""

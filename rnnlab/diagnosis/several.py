@@ -8,8 +8,7 @@ from typing import Any
 
 from rnnlab.diagnosis.locate import directions, solve, suspects
 from rnnlab.diagnosis.search import Search
-from rnnlab.diagnosis.trials import Repair
-from rnnlab.diagnosis.wanted import on_other_numbers
+from rnnlab.diagnosis.trials import Repair, on_other_numbers
 from rnnlab.proof.exact import gradient
 
 MOST_MISTAKES = 4

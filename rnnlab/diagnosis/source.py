@@ -185,12 +185,11 @@ def sources(codes: set[CodeType], makers: Iterable[CodeType] = ()) -> list[Sourc
             source = Source(function, tree, sorted(within))
             ast.fix_missing_locations(_Limited().visit(tree))
             found[function.__code__.co_filename, function.__code__.co_firstlineno] = source
-    spans = [(s.function.__code__.co_filename, s.tree.lineno, s.tree.end_lineno or 0) for s in found.values()]
     inner = {
         key
         for key, s in found.items()
-        for file, start, end in spans
-        if file == key[0] and start < s.tree.lineno and (s.tree.end_lineno or 0) <= end
+        for (file, line), outer in found.items()
+        if file == key[0] and line < key[1] and (s.tree.end_lineno or 0) <= (outer.tree.end_lineno or 0)
     }
     return sorted((s for key, s in found.items() if key not in inner), key=lambda s: s.tree.lineno)
 

@@ -18,6 +18,7 @@ COMPLEX, CENTRAL = "complex step", "central differences"
 COMPLEX_STEP = 1e-30  # Im f(x + ih) / h subtracts nothing, so h can be as small as one likes
 CENTRAL_STEPS = (1e-3, 1e-5, 1e-7)  # a kink between the points spoils one difference: smaller ones are tried
 TOLERANCE = {COMPLEX: 1e-9, CENTRAL: 1e-6}  # of a right gradient, relative to its size
+SAME = 1e-6  # how near the numbers of two runs have to be, relative to the largest one compared
 FLOOR = 1e-5  # a gradient is measured against at least this share of the largest one
 LARGE = 1024.0  # a power of two, so that scaling by it rounds nothing
 

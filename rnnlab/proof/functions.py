@@ -150,8 +150,6 @@ def named_gradients(
     A dict says it by its keys (`dWx` is of `Wx`). A tuple is in the order of the forward pass's arguments; where
     its length is another one, the names in the `return` statement say it. What these do not tell keeps its text.
     """
-    if isinstance(result, Mapping):
-        return {_variable(str(key), inputs) or f"grads[{key!r}]": as_array(g) for key, g in result.items()}
     if not isinstance(result, tuple | list):
         result = (result,)
     floats = [n for n, a in enumerate(arguments) if is_float(a) or isinstance(a, dict | list | tuple)]
