@@ -62,7 +62,7 @@ class Probe:
         if n in self.add and k < len(self.add[n]) and self.add[n][k].shape == np.shape(value):
             change = self.add[n][k]
             value = np.add(value, change, out=value) if inside and isinstance(value, np.ndarray) else value + change
-        self.values[n].append(np.array(value))
+        self.values[n].append(np.asarray(value) * 1.0)
         self.order.append(n)
         if scope is not None:  # as they are now: the frame goes on using the same dict and the same arrays
             self.scopes[n].append({k: copied(v, depth=2) for k, v in scope.items()})

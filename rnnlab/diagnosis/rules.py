@@ -9,17 +9,7 @@ from itertools import combinations, pairwise
 
 Change = tuple[str, str]  # kind of the edit, text of the expression afterwards
 OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@", ast.Pow: "**"}
-ORDER = (
-    "left out",
-    "sign",
-    "operator",
-    "missing factor",
-    "exchanged",
-    "transpose",
-    "brackets",
-    "index",
-    "option",
-)
+ORDER = ["left out", "sign", "operator", "missing factor", "exchanged", "transpose", "brackets", "index", "option"]
 OPERANDS = (ast.Name, ast.Subscript, ast.Attribute)
 
 

@@ -16,7 +16,7 @@ from rnnlab.diagnosis.locate import Correction, directions, pushed_down, recorde
 from rnnlab.diagnosis.operands import integer_operands, operands_at, simple_operands, whole_numbers
 from rnnlab.diagnosis.probe import Place, places, scope_place
 from rnnlab.diagnosis.source import MOST_CALLS, Source, limited
-from rnnlab.diagnosis.statements import copies, statement_edits, stored_names, sums, updates
+from rnnlab.diagnosis.statements import copies, line_added, statement_edits, stored_names, sums, updates
 from rnnlab.diagnosis.trials import Repair, Trials, is_unpacking
 from rnnlab.proof.case import as_array
 
@@ -186,8 +186,7 @@ class Search(Trials):
             for operand in integer_operands(place.source, correction.scopes):
                 for index in (operand, f"np.arange(len({operand})), {operand}"):
                     for line in (f"{name}[{index}] -= 1", f"{name}[{index}] += 1"):
-                        text = f"{ast.unparse(place.statement)}\n{line}"
-                        yield Edit(place.source, place.statement, place.statement, text, "missing line", line)
+                        yield line_added(place.source, place.statement, line)
 
     def single(self) -> Place | None:
         """The first place whose value is of single precision."""
@@ -227,7 +226,7 @@ def _suggestions(correction: Correction) -> Iterator[tuple[int, Edit]]:
             found = itertools.chain(found, scaled(old, right, now, whole))
         for text, kind, term in found:
             if place.after:
-                edit = _next_line(place, text)
+                edit = _next_line(place, f"{place.text} = {text}")
             else:
                 edit = Edit(place.source, place.statement, node, text, kind, old if kind == "another operand" else term)
             yield _size(place, node, text, kind), edit
@@ -256,11 +255,10 @@ def _is_buffer(place: Place) -> bool:
     return "zeros" in ast.unparse(place.statement)
 
 
-def _next_line(place: Place, text: str) -> Edit:
-    """A line more: what a name has to become once its statement has run."""
-    line, statement = f"{place.text} = {text}", place.statement
-    if isinstance(statement, ast.For):
-        reads = [s for s in statement.body if place.text in {n.id for n in ast.walk(s) if isinstance(n, ast.Name)}]
-        first = (reads or statement.body)[0]
-        return Edit(place.source, first, first, f"{line}\n{ast.unparse(first)}", "missing line", line)
-    return Edit(place.source, statement, statement, f"{ast.unparse(statement)}\n{line}", "missing line", line)
+def _next_line(place: Place, line: str) -> Edit:
+    """A line more: what a name has to become once its statement has run, or before a pass of a loop reads it."""
+    if not isinstance(place.statement, ast.For):
+        return line_added(place.source, place.statement, line)
+    body = place.statement.body
+    reads = [s for s in body if place.text in {n.id for n in ast.walk(s) if isinstance(n, ast.Name)}]
+    return line_added(place.source, (reads or body)[0], line, before=True)

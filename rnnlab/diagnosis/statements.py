@@ -47,8 +47,7 @@ def statement_edits(source: Source, statement: ast.stmt) -> Iterator[Edit]:
         sums = [s for s in body if isinstance(s, ast.AugAssign) and isinstance(s.op, ast.Add)]
         for total in sums:  # that stand still while the loop runs
             if not within & {n.id for n in ast.walk(total.target) if isinstance(n, ast.Name)}:
-                line = f"{ast.unparse(total.target)} = 0"
-                found.append(("missing line", f"{line}\n{ast.unparse(statement)}", line))
+                yield line_added(source, statement, f"{ast.unparse(total.target)} = 0", before=True)
     if isinstance(statement, ast.If):
         found.append(("branch", "\n".join(map(ast.unparse, statement.body)), ""))
     yield from (Edit(source, statement, statement, text, kind, term) for kind, text, term in found)
@@ -84,7 +83,7 @@ def updates(source: Source, loop: ast.For, scope: Mapping[str, Any]) -> Iterator
         makers = [n for n, s in enumerate(loop.body) if {b, b.partition("[")[0]} & {ast.unparse(t) for t in _stores(s)}]
         reads = [n for n, s in enumerate(loop.body) for x in ast.walk(s) if isinstance(x, ast.Name) and x.id == a]
         at = loop.body[makers[-1] if makers and makers[-1] >= max(reads, default=0) else -1]
-        yield _line_after(source, at, f"{a} = {b}", "missing update")
+        yield line_added(source, at, f"{a} = {b}", "missing update")
 
 
 def sums(
@@ -102,12 +101,13 @@ def sums(
             used = {n.id for n in ast.walk(ast.parse(line)) if isinstance(n, ast.Name)}
             last = max((n for n, s in enumerate(loop.body) if isinstance(s, ast.AugAssign)), default=-1)
             later = {name for s in loop.body[last + 1 :] for name in stored_names(s)}
-            yield _line_after(source, loop.body[-1 if later & used else last], line, "missing line")
+            at = loop.body[-1 if later & used else last]
+            yield line_added(source, at, line, before=hasattr(at, "body"))
 
 
-def _line_after(source: Source, at: ast.stmt, line: str, kind: str) -> Edit:
-    """A line more behind this statement; before it, where it is a sum beside a loop or branch."""
-    lines = [line, ast.unparse(at)] if hasattr(at, "body") and kind == "missing line" else [ast.unparse(at), line]
+def line_added(source: Source, at: ast.stmt, line: str, kind: str = "missing line", before: bool = False) -> Edit:
+    """A line more, behind this statement or before it."""
+    lines = [line, ast.unparse(at)] if before else [ast.unparse(at), line]
     return Edit(source, at, at, "\n".join(lines), kind, line)
 
 
