@@ -118,14 +118,17 @@ def _elements(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _stored(statement: ast.stmt) -> Iterator[ast.expr]:
-    """What holds another value after a statement than one of its expressions: unpacked, `-= 1`, `out=`."""
+    """What holds another value after a statement than one of its expressions: unpacked, `*=`, `-= 1`, `out=`."""
     targets: list[ast.expr] = []
     if isinstance(statement, ast.For):  # and what is carried from pass to pass
         targets = [statement.target, *map(ast.Name, carried(statement.body))]
     elif isinstance(statement, ast.Assign):
         targets = [t for t in statement.targets if isinstance(t, ast.Tuple)]
-    elif isinstance(statement, ast.AugAssign) and isinstance(statement.value, ast.Constant):
-        targets = [ast.Name(next(n.id for n in ast.walk(statement.target) if isinstance(n, ast.Name)))]
+    elif isinstance(statement, ast.AugAssign):
+        if not isinstance(statement.op, ast.Add | ast.Sub):
+            targets = [statement.target]
+        elif isinstance(statement.value, ast.Constant):
+            targets = [ast.Name(next(n.id for n in ast.walk(statement.target) if isinstance(n, ast.Name)))]
     elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
         targets = [k.value for k in statement.value.keywords if k.arg == "out"]
     nodes = [n for t in targets for n in (t.elts if isinstance(t, ast.Tuple) else [t])]
