@@ -71,8 +71,9 @@ class Search(Trials):
         loops = [(s, loop, self.scopes(s, loop.body[-1], False)) for s, loop in compound if isinstance(loop, ast.For)]
         yield from (e for source, loop, scopes in loops for e in updates(source, loop, scopes[0]))
         names = self.wanted.names(self.wrong(self.claimed))
-        claimed, exact = np.asarray(self.claims.get(names[0], 0.0)), self.exact.get(names[0], np.zeros(()))
-        if len(names) == 1 and claimed.shape == exact.shape != ():  # the line that adds it up may be missing
+        name = names[0] if len(names) == 1 else ""
+        claimed, exact = np.asarray(self.claims.get(name, 0.0)), self.exact.get(name, np.zeros(()))
+        if claimed.shape == exact.shape != ():  # the line that adds it up may be missing
             for source, loop, scopes in loops:
                 yield from sums(source, loop, scopes, claimed, exact - claimed)
 
