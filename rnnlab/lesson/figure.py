@@ -52,4 +52,6 @@ def draw(path: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m rnnlab.lesson.figure FILE.png")
     draw(sys.argv[1])
