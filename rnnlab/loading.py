@@ -56,7 +56,10 @@ def load(
     if true_or_false("best", best):
         kept = {name.removeprefix("best."): array for name, array in arrays.items() if name.startswith("best.")}
         if not kept:
-            raise ValueError(f"{path}: expected a best model, got a file without one; give `fit` a validation=")
+            raise ValueError(
+                f"{path}: expected a best model, got a file without one; give `fit` a validation=, "
+                "or wait for the first"
+            )
         arrays |= kept
     if "run" in header:
         arrays = {name: array for name, array in arrays.items() if name.split(".")[0] not in OF_RUN}

@@ -225,8 +225,8 @@ class SequenceModel(Parameterized):
 
     def targets(self, batch: Batch) -> tuple[Array, Array]:
         """(y at every step, the steps (T, B) that the loss reads); ValueError or TypeError where they do not fit x."""
-        x, alive = padded(batch.x, batch.lengths)
-        shape, (check, axes) = (*np.shape(x)[:2], self.readout.output_size), TARGETS.get(self.loss, (None, None))
+        x, alive = padded(to_array("x", batch.x), batch.lengths)
+        shape, (check, axes) = (*x.shape[:2], self.readout.output_size), TARGETS.get(self.loss, (None, None))
         y, mask = targets(batch, alive, shape, axes)
         if check is not None:  # here, where its shape and places are the batch's
             y = check("y", y, mask, np.broadcast_to(np.zeros((), self.readout.dtype), shape))
@@ -259,7 +259,7 @@ class SequenceModel(Parameterized):
             advice = "; write [state]" if isinstance(state, np.ndarray) and len(self.cells) == 1 else ""
             text = f"state: expected a list of one array (S, B, H) for each of {len(self.cells)} layers, got "
             raise (ValueError if listed else TypeError)(text + describe(state) + advice)
-        x, alive = padded(x, lengths)
+        x, alive = padded(to_array("x", x), lengths)
         given = () if alive is None else (alive,)  # a cell of the user's may not take any
         tapes: list[Tapes] = []
         below = x if self.embedding is None else self.embedding.forward(x)

@@ -48,7 +48,7 @@ class Run:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model}, {self.optimizer}, step={self.step})"
 
-    def settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         """What a run must have in common with the one whose file it loads."""
         given = {name: outline(getattr(self, name)) for name in arguments(self)}
         return given | {"optimizer": outline(self.optimizer), "task": self.task}
@@ -63,7 +63,7 @@ class Run:
         optimizer, history = self.optimizer, {f.name: getattr(self.history, f.name) for f in fields(self.history)}
         numbers = {name for name, values in history.items() if all(type(value) is float for value in values)}
         check_whole([outline(optimizer), self.task])
-        header["run"] = self.settings() | {
+        header["run"] = self._settings() | {
             "step": self.step,
             "begun": self.begun,
             "optimizer_steps": optimizer.steps,
@@ -93,7 +93,7 @@ class Run:
             raise ValueError(f"{path}: expected a trainer's file, got a model's: rl.load reads it")
         try:
             first_difference(header["model"], outline(model), "model")
-            for name, here in self.settings().items():
+            for name, here in self._settings().items():
                 if name in run and name != "task":
                     first_difference(run[name], here, name)
             step, steps, begun = (

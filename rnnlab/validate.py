@@ -39,7 +39,7 @@ def to_array(name: str, value: object) -> Array:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name}: expected an array, got {describe(value)} ({error})") from error
-    if array.dtype.kind in "fc" and array.dtype.char not in "fdFD":
+    if array.dtype.kind in "fc" and array.dtype.char not in "fdFD" and array.dtype.newbyteorder("=") not in DTYPES:
         raise TypeError(f"{name}: expected floats of 32 or 64 bits, got {describe(array)}; write {name}.astype(float)")
     return array
 

@@ -6,6 +6,7 @@ import copy
 import doctest
 import pickle
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -690,3 +691,94 @@ def test_a_cell_is_examined_with_the_options_that_it_was_made_with() -> None:
 def test_arguments_that_are_no_list_are_asked_for_as_one() -> None:
     with pytest.raises(TypeError, match=r"^arguments: expected a list, .*; write \[x\]$"):
         rl.diagnose(step_forward, step_forward, np.zeros(3))
+
+
+# ---- what is the learner's own ------------------------------------------------------------------
+
+WEIGHTS = np.ones((3, 2))
+
+
+def with_a_global(x: Any) -> Any:
+    h = np.tanh(x @ WEIGHTS)
+    return h, (x, WEIGHTS, h)
+
+
+def wrong_of_a_global(d_h: Any, cache: Any) -> Any:
+    _, W, h = cache
+    return d_h * (1 - h) @ W.T
+
+
+def without_return(d_h: Any, cache: Any) -> Any:
+    _, W, h = cache
+    d_x = d_h * (1 - h**2) @ W.T
+
+
+def far_too_large(d_h: Any, cache: Any) -> Any:
+    _, W, h = cache
+    return 1e200 * (d_h * (1 - h**2) @ W.T)
+
+
+def test_the_learners_arrays_can_be_written_to_afterwards() -> None:
+    assert not rl.diagnose(with_a_global, wrong_of_a_global, [np.ones((2, 3))]).ok
+    assert WEIGHTS.flags.writeable
+
+
+def test_a_backward_pass_that_returns_nothing_or_far_too_much_is_wrong() -> None:
+    (finding,) = rl.diagnose(with_a_global, without_return, [np.ones((2, 3))]).findings
+    assert "return statement missing" in finding.what
+    assert not rl.diagnose(with_a_global, far_too_large, [np.ones((2, 3))]).ok
+
+
+class ReusesABuffer(rl.RNNCell):
+    def forward(self, x: Any, state: Any = None, lengths: Any = None) -> Any:
+        tape = super().forward(x, state, lengths)
+        buffer = vars(self).setdefault("buffers", {}).setdefault((tape.gates.shape, tape.gates.dtype.char), tape.gates)
+        buffer[...] = tape.gates
+        return replace(tape, gates=buffer)
+
+
+def test_a_buffer_that_a_cell_writes_in_again_stays_writable() -> None:
+    rl.check_gradients(ReusesABuffer(2, 3, rng=0))
+    assert rl.diagnose(ReusesABuffer(2, 3, rng=0)).ok
+
+
+class Doubled(rl.Bidirectional):
+    def backward(self, *arguments: Any, **named: Any) -> Any:
+        grads = super().backward(*arguments, **named)
+        return replace(grads, params={name: 2 * p for name, p in grads.params.items()})
+
+
+def test_a_layer_of_two_right_cells_may_be_wrong_itself() -> None:
+    report = rl.diagnose(Doubled(rl.RNNCell(2, 3, rng=0), rl.RNNCell(2, 3, rng=1)))
+    assert "A factor is too many, 2" in report.findings[0].what
+
+
+class SigmoidAsTanh(rl.LSTMCell):
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        (d_h, d_c), (h, c), (i, f, g, o), (u,) = d_next, prev, gates, extras
+        d_c = d_c + d_h * o * (1 - u**2)
+        d_f = d_c * c * (1 - f**2)
+        d_a = (d_c * g * i * (1 - i), d_f, d_c * i * (1 - g**2), d_h * u * o * (1 - o))
+        return d_a, (self.back(d_a), d_c * f), ()
+
+
+class TanhAsSigmoid(rl.LSTMCell):
+    def step_backward(self, d_next: Any, prev: Any, gates: Any, extras: Any) -> Any:
+        (d_h, d_c), (h, c), (i, f, g, o), (u,) = d_next, prev, gates, extras
+        d_c = d_c + d_h * o * (1 - u**2)
+        d_g = d_c * i * g * (1 - g)
+        d_a = (d_c * g * i * (1 - i), d_c * c * f * (1 - f), d_g, d_h * u * o * (1 - o))
+        return d_a, (self.back(d_a), d_c * f), ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "repair"),
+    [
+        (SigmoidAsTanh, "f comes out of a sigmoid", "d_f = d_c * c * f * (1 - f)"),
+        (TanhAsSigmoid, "g comes out of a tanh", "d_g = d_c * i * (1 - g ** 2)"),
+    ],
+)
+def test_the_derivative_of_the_other_activation_is_told(kind: Any, what: str, repair: str) -> None:
+    (finding,) = rl.diagnose(kind(3, 4, rng=0)).findings
+    assert what in finding.what
+    assert finding.repair == repair

@@ -301,3 +301,18 @@ def test_float64_data_for_a_float32_model_is_said() -> None:
         made.fit(data, 5)
     assert len(said) == 1
     made.fit([rl.Batch(b.x.astype(np.float32), b.y.astype(np.float32)) for b in data], 2)  # no word of it
+
+
+@pytest.mark.parametrize("x", [np.ones((5, 4, D), np.float16), np.ma.masked_array(np.ones((5, 4, D)), True), None])
+def test_a_validation_batch_whose_x_does_not_fit_is_refused_before_the_first_step(x: Any) -> None:
+    model = rl.SequenceModel(rl.RNNCell(D, H, rng=0), rl.Dense(H, O, rng=1), rl.mean_squared_error)
+    trainer, held = rl.Trainer(model, rl.SGD(0.1)), rl.Batch(x, batches()[0].y)
+    with pytest.raises(TypeError, match=r"^validation: expected a batch that fits the model, got one whose x: "):
+        trainer.fit(batches(), 2, validation=held)
+    assert trainer.step == 0
+
+
+def test_objects_in_the_place_of_numbers_are_refused_by_name() -> None:
+    model = rl.SequenceModel(rl.RNNCell(D, H, rng=0), rl.Dense(H, O, rng=1), rl.mean_squared_error)
+    with pytest.raises(TypeError, match=r"^x: expected floats \(float64\), got an array .* dtype object"):
+        rl.Trainer(model, rl.SGD(0.1)).fit([rl.Batch(np.ones((5, 4, D), object), batches()[0].y)], 1)

@@ -279,3 +279,19 @@ def test_a_loss_of_ones_own_reads_one_number_a_sequence_as_mean_squared_error_do
         for loss in (own, rl.mean_squared_error)
     ]
     assert losses[0] == losses[1]
+
+
+class AsksForItsShape(rl.RNNCell):
+    def forward(self, x: Any, state: Any = None, lengths: Any = None) -> Any:
+        assert x.shape[-1] == self.input_size
+        return super().forward(x, state, lengths)
+
+
+def test_a_cell_of_ones_own_is_given_arrays_where_lists_came() -> None:
+    model = rl.SequenceModel(AsksForItsShape(2, 3, rng=0), rl.Dense(3, 1, rng=1), rl.mean_squared_error)
+    assert model.mean_loss(rl.Batch(np.ones((4, 2, 2)).tolist(), np.ones((4, 2, 1)))) > 0  # type: ignore[arg-type]
+
+
+def test_a_state_of_the_other_axes_is_told_of_them_also_as_a_tuple() -> None:
+    with pytest.raises(ValueError, match=r"^state: expected one for each of B=4 sequences, got 5, .*swapaxes"):
+        rl.LSTMCell(2, 3).forward(np.ones((5, 4, 2)), (np.zeros((5, 3)), np.zeros((5, 3))))  # type: ignore[arg-type]

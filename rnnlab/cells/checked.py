@@ -53,7 +53,8 @@ class CheckedCell(Layer):
     def _check_state(self, state: Array, T: int, B: int) -> Array:
         """The initial state (S, B, H); TypeError or ValueError for anything else."""
         S, H = len(self.state_names), self.hidden_size
-        if getattr(state, "shape", None) == (S, T, H) and T != B:
+        state = to_array("state", state)
+        if state.shape == (S, T, H) and T != B:
             raise ValueError(
                 f"state: expected one for each of B={B} sequences, got {T}, as many as x has steps; where x is "
                 "(B, T, ...), `x.swapaxes(0, 1)` puts time first"

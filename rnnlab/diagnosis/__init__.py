@@ -179,12 +179,16 @@ def _of_functions(make: Callable[[Any], Case], given: Any, title: str, rng: np.r
 def _of_layer(layer: Recurrent, T: int, B: int, rng: np.random.Generator) -> Diagnosis:
     """A cell, or each cell of a `Bidirectional`."""
     cells = (layer,) if isinstance(layer, Cell) else layer.cells
-    return _together(repr(layer), [_of_cell(cell, T, B, rng) for cell in cells])
+    reports = [_of_cell(cell, T, B, rng) for cell in cells]
+    if not isinstance(layer, Cell) and all(report.ok for report in reports):
+        reports.append(examined(lambda: cell_case(layer.astype(np.float64), T, B, rng), repr(layer), rng))
+    return _together(repr(layer), reports)
 
 
 def _together(title: str, reports: Sequence[Diagnosis]) -> Diagnosis:
     notes = dict.fromkeys(note for report in reports for note in report.notes)
-    return Diagnosis(title, tuple(f for report in reports for f in report.findings), tuple(notes))
+    findings = dict.fromkeys(finding for report in reports for finding in report.findings)
+    return Diagnosis(title, tuple(findings), tuple(notes))
 
 
 def _of_cell(cell: Cell, T: int, B: int, rng: np.random.Generator) -> Diagnosis:

@@ -72,6 +72,9 @@ def _compared(case: Case, title: str, result: Any, codes: Codes, rng: np.random.
             )
             return Diagnosis(title, (Finding("state left over", what, outputs=tuple(claims)),))
     names = list(case.inputs) if raised else [name for name in claims if name in case.inputs]
+    if not names:
+        what = "It returns no gradient of any input. Is its return statement missing?"
+        return Diagnosis(title, (Finding("exception", what, outputs=("the backward pass",)),), tuple(notes))
     bound, scale = TOLERANCE[method], 1.0
     wrong = [n for n in names if raised or not agrees(claims[n], *case.along(n, method, rng), bound)]
     if not wrong and case.takes_scale:

@@ -9,7 +9,8 @@ from itertools import combinations, pairwise
 
 Change = tuple[str, str]  # kind of the edit, text of the expression afterwards
 OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@", ast.Pow: "**"}
-ORDER = ["left out", "sign", "operator", "missing factor", "exchanged", "transpose", "brackets", "index", "option"]
+ORDER = ["left out", "sign", "operator", "missing factor", "slope of a tanh", "slope of a sigmoid"]
+ORDER += ["exchanged", "transpose", "brackets", "index", "option"]
 OPERANDS = (ast.Name, ast.Subscript, ast.Attribute)
 
 
@@ -34,6 +35,7 @@ def rules(node: ast.expr | ast.Slice) -> Iterator[Change]:
             yield "sign" if sign == "-" else "operator", f"{b} {sign} {a}"
         if sign == "**":
             yield "operator", f"{a} ** {3 if b == '(2)' else 2}"
+        yield from _slopes(node)
         yield from (("brackets", new) for new in _within(node.left, sign, True, lambda last: f"({last}) {sign} {b}"))
         yield from (
             ("brackets", new) for new in _within(node.right, sign, False, lambda first: f"{a} {sign} ({first})")
@@ -69,6 +71,18 @@ def _parts(node: ast.expr) -> list[ast.expr]:
         return [node.body, node.orelse]
     inner = isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare)
     return [part for part in ast.iter_child_nodes(node) if inner and isinstance(part, ast.expr)]
+
+
+def _slopes(node: ast.BinOp) -> Iterator[Change]:
+    """1 - g**2, the derivative of a tanh, for g * (1 - g), that of a sigmoid, and back."""
+    match node:
+        case ast.BinOp(ast.Constant(1), ast.Sub(), ast.BinOp(value, ast.Pow(), ast.Constant(2))):
+            g = ast.unparse(value)
+            yield f"slope of a sigmoid|{g}", f"({g}) * (1 - {g})"
+        case ast.BinOp(first, ast.Mult(), ast.BinOp(ast.Constant(1), ast.Sub(), value)):
+            g, left = ast.unparse(value), ast.unparse(first)
+            if left == g or left.endswith(f" * {g}"):
+                yield f"slope of a tanh|{g}", f"{left.removesuffix(g)}(1 - {g} ** 2)"
 
 
 def _exchanges(node: ast.expr) -> Iterator[Change]:

@@ -22,6 +22,8 @@ SAID = {
     "brackets": "The brackets stand in the wrong place, so a factor reaches the wrong terms.",
     "index": "The index is wrong: it reads another step or entry, or the loop skips one.",
     "exchanged": "{term} are exchanged.",
+    "slope of a tanh": "{term} comes out of a tanh: its derivative is 1 - {term}**2, not the sigmoid's.",
+    "slope of a sigmoid": "{term} comes out of a sigmoid: its derivative is {term} * (1 - {term}), not the tanh's.",
     "option": "The sum or mean is taken over the wrong axis, or does not belong here.",
 }
 CLIPPED = "The gradient is clipped here, so it is no longer the derivative. Clip after the check."

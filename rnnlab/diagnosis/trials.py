@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from rnnlab.diagnosis.report import Finding
 from rnnlab.diagnosis.sentences import sentence
 from rnnlab.diagnosis.source import Source, executed, limited, running, sources
 from rnnlab.ops import Array
-from rnnlab.proof.case import LOSS, Arrays, Case, as_array, freeze
+from rnnlab.proof.case import LOSS, Arrays, Case, as_array
 from rnnlab.proof.exact import FLOOR, SAME, agrees
 
 SHARE = 0.08  # of the wrong numbers that an edit has to mend, to be one mistake of several
@@ -117,8 +118,8 @@ class Trials:
     def _reusable(self) -> Any:
         """One record of the forward pass for all runs; None where a backward pass uses it up, or stands in it."""
         with contextlib.suppress(Exception):
-            self.record = record = self.case.record()
-            freeze(record)  # no edit may spoil it for the next one
+            record = copy.deepcopy(self.case.record())  # it may hold the learner's own arrays
+            self.record = freeze(record)  # no edit may spoil it for the next one
             self.claims = {n: np.array(g) / self.scale for n, g in self.case.back(record, self.scale).items()}
             first, second = self.wanted.vector(self.claims), self.run([])
             if second is not None and np.array_equal(first, second) and not self.closures:
@@ -180,6 +181,18 @@ class Trials:
         edit.keep()
         self.seen.clear()
         self.current[id(edit.source)] = (edit.source, edit.source.compiled(edit.source.tree))
+
+
+def freeze(thing: Any, depth: int = 6) -> Any:
+    """The same thing, every array within read-only from here on."""
+    if isinstance(thing, np.ndarray):
+        thing.flags.writeable = False
+    elif depth and isinstance(thing, tuple | list | dict):
+        for element in thing.values() if isinstance(thing, dict) else thing:
+            freeze(element, depth - 1)
+    elif depth and hasattr(thing, "__dict__") and not callable(thing):
+        freeze(vars(thing), depth - 1)
+    return thing
 
 
 def is_unpacking(statement: ast.stmt) -> bool:

@@ -173,7 +173,10 @@ def cell_case(cell: Any, T: int, B: int, rng: np.random.Generator, lengths: Arra
 
     def record() -> Any:
         tape = cell.forward(read_only(x), read_only(state), *(() if alive is None else (alive,)))
-        return freeze(tape) if isinstance(tape, Tape) else tape
+        if not isinstance(tape, Tape):
+            return tape
+        views = {name: read_only(getattr(tape, name)) for name in ("x", "states", "gates", "extras")}
+        return replace(tape, **views)  # type: ignore[arg-type]
 
     def back(tape: Tape, scale: float) -> Arrays:
         final = (read_only(scale * d_state),) if reads_final else ()
@@ -223,18 +226,6 @@ def resized(cell: Cell, D: int, H: int) -> Cell:
 def random_bias(p: Array, rng: np.random.Generator) -> Array:
     """Zero biases hide a bias used in another's place; arrays (K, 1, H), (1, H) and (H,) are taken for biases."""
     return np.asarray(rng.normal(size=p.shape)) if p.ndim < 2 or p.shape[-2] == 1 else p
-
-
-def freeze(thing: Any, depth: int = 6) -> Any:
-    """The same thing, every array within read-only from here on."""
-    if isinstance(thing, np.ndarray):
-        thing.flags.writeable = False
-    elif depth and isinstance(thing, tuple | list | dict):
-        for element in thing.values() if isinstance(thing, dict) else thing:
-            freeze(element, depth - 1)
-    elif depth and hasattr(thing, "__dict__") and not callable(thing):
-        freeze(vars(thing), depth - 1)
-    return thing
 
 
 # ---- a model ----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.ops import Array
+from rnnlab.ops import Array, norm
 
 Loss = Callable[[Array], Any]  # of one array
 NamedLoss = Callable[[str, Array], Any]  # of the array of this name, the others as they are
@@ -42,10 +42,13 @@ def derivative(loss: Loss, at: Array, direction: Array, method: str) -> float:
 
 def agrees(claimed: Any, direction: Array, exact: float, bound: float) -> bool:
     """Whether a claimed gradient gives this exact derivative along this direction, within `bound` of its size."""
-    if np.shape(claimed) != direction.shape or not np.isfinite(claimed).all():
+    claimed = np.asarray(claimed)
+    if claimed.shape != direction.shape or claimed.dtype.kind not in "fciub" or not np.isfinite(claimed).all():
         return False
     products = np.asarray(claimed * direction)
-    size = max(abs(exact), float(np.sqrt((products**2).sum())), 1e-9)
+    size = max(abs(exact), float(norm(products.ravel(), (0,))), 1e-9)
+    if not np.isfinite(size):
+        return False
     return bool(abs(float(products.sum()) - exact) <= bound * size)
 
 
