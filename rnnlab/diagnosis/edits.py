@@ -12,7 +12,7 @@ from types import CodeType
 from typing import Any
 
 from rnnlab.diagnosis.rules import OPERANDS, ORDER, indices, is_stored, rules
-from rnnlab.diagnosis.source import Source, one_line
+from rnnlab.diagnosis.source import Source, one_line, shallow
 
 Slots = dict[int, tuple[ast.AST, str, int | None]]
 
@@ -187,12 +187,13 @@ class _Exchanged(ast.NodeTransformer):
         self.other = {old: _expression(new) for old, new in other.items()}
 
     def visit(self, node: ast.AST) -> Any:
-        return self.other.get(ast.unparse(node)) or self.generic_visit(node)
+        new = self.other.get(ast.unparse(node)) if isinstance(node, (*OPERANDS, ast.Slice)) else None
+        return new or self.generic_visit(shallow(node))
 
 
 def _exchanged(root: ast.AST, other: Mapping[str, str]) -> str:
     """The text of an expression, with other texts in the place of some."""
-    return ast.unparse(_Exchanged(other).visit(copy.deepcopy(root)))
+    return ast.unparse(_Exchanged(other).visit(root))
 
 
 def _is_element(node: ast.AST) -> bool:

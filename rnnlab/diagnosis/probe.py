@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnlab.diagnosis.source import Source
+from rnnlab.diagnosis.source import Source, shallow
 from rnnlab.ops import Array
 
 PROBE = "__rnnlab_probe__"
@@ -184,7 +183,7 @@ def instrumented(
 
     class Wrap(ast.NodeTransformer):
         def visit(self, node: ast.AST) -> Any:
-            plain = self.generic_visit(_shallow(node))
+            plain = self.generic_visit(shallow(node))
             if id(node) in wrapped and isinstance(plain, ast.expr):
                 return call(id(node), plain)
             beside = behind.get(id(node), [])
@@ -197,12 +196,3 @@ def instrumented(
             return plain
 
     return source, source.compiled(ast.fix_missing_locations(Wrap().visit(source.tree)))
-
-
-def _shallow(node: ast.AST) -> ast.AST:
-    """A copy of one node whose lists of children are its own, so that the original stays as it is."""
-    twin = copy.copy(node)
-    for name, value in ast.iter_fields(node):
-        if isinstance(value, list):
-            setattr(twin, name, list(value))
-    return twin

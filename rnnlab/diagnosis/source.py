@@ -107,7 +107,7 @@ def one_line(statement: ast.stmt, written: str = "") -> str:
             setattr(alone, part, [])
     if hasattr(alone, "body"):
         alone.body = [ast.Expr(ast.Constant(...))]
-    text = ast.unparse(ast.fix_missing_locations(alone)).removesuffix("...").strip()
+    text = ast.unparse(alone).removesuffix("...").strip()
     with contextlib.suppress(SyntaxError, ValueError):
         stripped = written.strip()
         parsed = ast.parse(stripped + (" ..." if hasattr(alone, "body") else "")).body
@@ -230,3 +230,12 @@ def running(codes: Sequence[tuple[Source, CodeType]], names: dict[str, Any] | No
             function.__code__ = code
             for name in names:
                 function.__globals__.pop(name, None)
+
+
+def shallow(node: ast.AST) -> ast.AST:
+    """A copy of one node whose lists of children are its own, so that the original stays as it is."""
+    twin = copy.copy(node)
+    for name, value in ast.iter_fields(node):
+        if isinstance(value, list):
+            setattr(twin, name, list(value))
+    return twin
