@@ -6,6 +6,7 @@ import ast
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,9 @@ def formulas(
         yield f"{inner} * {bracketed(form)}", "missing factor", form
     for form in (*table.products(goal, 3), *table.pieces(goal)):
         yield form, "another operand", form
+    for form, summed in _reductions(operands, shape):
+        if np.abs(summed.ravel()[mask] - goal).max() <= CLOSE * np.abs(goal).max():
+            yield form, "another operand", form
     for sign, lack in (("+", goal - have), ("-", have - goal)):
         for form in (*table.products(lack, 3), *table.sums(lack)):
             if form != text:  # twice the same is a scale
@@ -98,6 +102,17 @@ def _matrix_products(operands: Values, shape: tuple[int, ...]) -> Iterator[tuple
     for (a, left), (b, right) in product(sides.values(), repeat=2):
         if left.shape[2] == right.shape[1] and (left.shape[1], right.shape[2]) == shape:
             yield f"{a} @ {b}", left @ right
+
+
+def _reductions(operands: Values, shape: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
+    """Sums and means of this shape, of the recorded values over some of their axes, at every occurrence."""
+    axes: tuple[Any, ...] = (0, 1, 2, (0, 1))
+    for (text, values), axis, name in product(operands.items(), axes, ("sum", "mean")):
+        if values[0].ndim > np.max(axis):
+            keep = len(shape) == values[0].ndim
+            made = [np.asarray(getattr(v, name)(axis=axis, keepdims=keep)) for v in values]
+            if all(m.shape == shape for m in made):
+                yield f"{bracketed(text)}.{name}(axis={axis}{', keepdims=True' * keep})", np.stack(made)
 
 
 class _Table:
