@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import numpy as np
@@ -663,3 +663,10 @@ def test_a_record_in_float32_is_taken_back_in_float64() -> None:
     found = lab.jacobian_product(cell, tape)
     wanted = lab.jacobian_product(cell.astype(np.float64), replace(tape, **arrays))
     np.testing.assert_allclose(found.matrix, wanted.matrix, rtol=1e-12)
+
+
+def test_statistics_of_gates_cannot_be_changed() -> None:
+    cell = rl.GRUCell(2, 3, rng=0)
+    stats: Any = lab.gate_statistics(cell, cell.forward(np.ones((4, 2, 2))))
+    with pytest.raises(FrozenInstanceError):
+        stats.low = 0.2

@@ -305,3 +305,12 @@ def test_a_whole_model_in_other_libraries(kind: Any, bias: bool, tmp_path: Path)
     assert repr(again) == repr(model)
     assert again.dropout == 0.2
     assert (again.predict(x)[0] == y).all()
+
+
+def test_labels_are_dropped_out_as_numbers_are() -> None:
+    cell = rl.RNNCell(4, 5, rng=0)
+    model = rl.SequenceModel(cell, rl.Dense(5, 4, rng=1), rl.softmax_cross_entropy, dropout=0.5)
+    labels = np.random.default_rng(0).integers(0, 4, (6, 3))
+    (scales,) = model.dropout_scales(labels, 0)
+    assert scales.shape == (6, 3, 5)
+    assert set(np.unique(scales)) == {0.0, 2.0}
