@@ -12,7 +12,8 @@ import pytest
 from math_core import LatexError
 
 import rnnlab as rl
-from rnnlab.lesson import claims, exercises, figure, mathml
+from rnnlab.experiments import figure
+from rnnlab.lesson import claims, exercises, mathml
 from rnnlab.lesson.knob import Knob
 from rnnlab.tables import html_table
 from tests.cases import each_cell

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rnnlab as rl
-from rnnlab.lesson import figure
+from rnnlab.experiments import figure
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

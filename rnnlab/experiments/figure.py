@@ -1,4 +1,4 @@
-"""The README's figure: python -m rnnlab.lesson.figure notebooks/gradient-flow.png draws it anew."""
+"""The README's figure: python -m rnnlab.experiments.figure notebooks/gradient-flow.png draws it anew."""
 
 from __future__ import annotations
 
@@ -53,5 +53,5 @@ def draw(path: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m rnnlab.lesson.figure FILE.png")
+        raise SystemExit("usage: python -m rnnlab.experiments.figure FILE.png")
     draw(sys.argv[1])
