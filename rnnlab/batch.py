@@ -130,7 +130,7 @@ def targets(batch: Batch, alive: Array | None, shape: tuple[int, int, int], axes
     `axes` is the number of axes that the loss wants of y, None for a loss that is not known. Raises ValueError where y
     or the mask does not fit, and says so where one of them looks like (B, T).
     """
-    y, (T, B, O) = to_array("y", batch.y), shape  # noqa: E741
+    y, (T, B, O) = to_array("y", batch.y), shape  # noqa: E741 - O is the shape letter
     if _one_answer(y, shape, axes):
         if batch.mask is not None:
             raise ValueError(f"mask: expected None, for y {y.shape} is read at the last step, got a mask")
@@ -168,7 +168,7 @@ def targets(batch: Batch, alive: Array | None, shape: tuple[int, int, int], axes
 
 def _one_answer(y: Array, shape: tuple[int, int, int], axes: int | None) -> bool:
     """Whether y holds one answer a sequence, (B,) or (B, O), rather than one at every step."""
-    T, B, O = shape  # noqa: E741
+    T, B, O = shape  # noqa: E741 - O is the shape letter
     if axes is None:  # (T, B) where both are possible
         return y.shape == (B,) or (y.shape == (B, O) and (B, O) != (T, B))
     return y.shape[:1] == (B,) and (y.ndim == axes - 1 or (axes == 3 and O == 1 and y.ndim == 1))

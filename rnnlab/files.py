@@ -209,6 +209,7 @@ def _read_safetensors(path: str | Path) -> tuple[str, dict[str, Array]]:
     with Path(path).open("rb"):  # missing files raise what others do
         pass
     with _safetensors("safetensors").safe_open(path, framework="numpy") as file:
+        # The open file is no dict: only its keys can be iterated.
         return (file.metadata() or {})["rnnlab"], {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 

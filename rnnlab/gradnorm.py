@@ -160,6 +160,7 @@ class GradientNormLogger:
         for n, (cell, tape, grads) in enumerate(layers):
             if not isinstance(cell, Recurrent):
                 raise TypeError(f"cells[{n}]: expected a Cell, got {describe(cell)}")
+            # Each kind of layer refuses a tape that is not of its own kind.
             cell.check_tape(tape)  # type: ignore[arg-type]
             if not isinstance(grads, DirectionsGradients if isinstance(cell, Bidirectional) else Gradients):
                 raise TypeError(f"cell_grads[{n}]: expected what the cell's backward returns, got {describe(grads)}")

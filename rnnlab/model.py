@@ -195,6 +195,7 @@ class SequenceModel(Parameterized):
         wanted = input_gradient or self.embedding is not None
         for n in reversed(range(len(self.cells))):
             d_h = d_h * scales[n] if scales else d_h
+            # Each layer gets the tape of its own forward pass, so of its own kind.
             g = self.cells[n].backward(tapes[n], d_h, input_gradient=n > 0 or wanted)  # type: ignore[arg-type]
             cell_grads.insert(0, g)
             grads[f"cells.{n}"] = g.params

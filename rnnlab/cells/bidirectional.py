@@ -160,6 +160,7 @@ class Bidirectional(Layer):
         params = {f"{name}.{k}": p for name, g in zip(self.parts, grads, strict=True) for k, p in g.params.items()}
         d_x = [g.x[::order] for g, order in zip(grads, self.orders, strict=True) if g.x is not None]
         states = np.concatenate([g.states for g in grads], axis=-1)
+        # For a type checker this sum of arrays may be the number 0.
         return DirectionsGradients(params, sum(d_x) if d_x else None, states, tuple(grads))  # type: ignore[arg-type]
 
     def _split(self, name: str, value: object, first: int, B: int) -> list[Any]:

@@ -55,6 +55,7 @@ class Edit:
         for tree in new if isinstance(new, list) else [new]:
             for node in ast.walk(tree):
                 if "lineno" in node._attributes:
+                    # `_attributes` says at run time which nodes have lines.
                     node.lineno = node.end_lineno = self.statement.lineno  # type: ignore[attr-defined]
                     node.col_offset = node.end_col_offset = 0  # type: ignore[attr-defined]
                 if isinstance(getattr(self.node, "ctx", None), ast.Store) and node is tree:

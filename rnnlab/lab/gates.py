@@ -80,6 +80,7 @@ def gate_statistics(
     """
     if not positive_float("low", low) < positive_float("high", high) < 1:
         raise ValueError(f"low, high: expected 0 < low < high < 1, got {low} and {high}")
+    # What is not iterable is one tape, or refused below.
     recorded: list[Tape] = list(tapes) if is_iterable(tapes) else [tapes]  # type: ignore[list-item]
     if not recorded:
         raise ValueError("tapes: expected at least one tape, got none")

@@ -17,6 +17,7 @@ from rnnlab.validate import describe, float_array, to_array
 _SIGNS = {ast.Add: ("+", 1), ast.Sub: ("-", 1), ast.Mult: ("*", 2), ast.MatMult: ("@", 2), ast.Div: ("/", 2)}
 _SIGNS_TEX = {"*": r"\odot", "@": r"\,"}
 _BACK = {"back": "W_h", "back_to_x": "W_x"}  # `Cell.back`, and the same for the input
+# The Greek letter is meant.
 _FUNCTIONS = {"sigmoid": "σ", "logistic": "σ"}  # noqa: RUF001
 
 
@@ -125,6 +126,7 @@ class Writer:
         value, base, chosen = evaluate(e, self.line.known), e, range(len(self.gates))
         transposed = isinstance(e, ast.Attribute) and e.attr in ("T", "mT")
         if transposed:
+            # Only attributes and subscripts, which have a value, come here.
             base = e.value  # type: ignore[attr-defined]
         one = None
         if isinstance(base, ast.Subscript):

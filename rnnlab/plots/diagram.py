@@ -125,6 +125,7 @@ def _nodes(step: StepExplanation) -> dict[str, Node]:
             text, parents = Writer(line, step.gate_names, False).of(line.formula, False), read(line.formula, line)
             gate = step.gates.get(line.name, "")
             if gate:
+                # The Greek letter is meant.
                 text = "tanh(…)" if "tanh" in text else "σ(…)" if "σ" in text else text  # noqa: RUF001
             elif isinstance(line.formula, ast.BinOp) and isinstance(line.formula.op, ast.Add):
                 parents = []

@@ -176,6 +176,7 @@ def cell_case(cell: Any, T: int, B: int, rng: np.random.Generator, lengths: Arra
         if not isinstance(tape, Tape):
             return tape
         views = {name: read_only(getattr(tape, name)) for name in ("x", "states", "gates", "extras")}
+        # These four fields are arrays.
         return replace(tape, **views)  # type: ignore[arg-type]
 
     def back(tape: Tape, scale: float) -> Arrays:
