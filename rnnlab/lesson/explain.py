@@ -126,7 +126,7 @@ class Writer:
         value, base, chosen = evaluate(e, self.line.known), e, range(len(self.gates))
         transposed = isinstance(e, ast.Attribute) and e.attr in ("T", "mT")
         if transposed:
-            # Only attributes and subscripts, which have a value, come here.
+            # `transposed` says that this is an attribute, which has a value.
             base = e.value  # type: ignore[attr-defined]
         one = None
         if isinstance(base, ast.Subscript):
